@@ -1,0 +1,111 @@
+package rest
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"time"
+
+	authv1 "im-services/api/proto/auth/v1"
+	friendv1 "im-services/api/proto/friend/v1"
+	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/token"
+	"im-services/internal/upload"
+)
+
+// Config is what a deployment may set.
+type Config struct {
+	// PublicURL is the absolute URL clients reach the API under, without a
+	// trailing slash. File and avatar URLs are built from it, never from a
+	// request's Host.
+	PublicURL string `yaml:"public_url"`
+	// TimeZone is the IANA zone of the times in bodies. Default Asia/Shanghai.
+	TimeZone string `yaml:"time_zone"`
+	// UploadLimit is the largest file accepted, in bytes. Default 50 MiB.
+	UploadLimit int64 `yaml:"upload_limit"`
+	// UploadConcurrency bounds the uploads running at once. Default 64.
+	UploadConcurrency int `yaml:"upload_concurrency"`
+	// BodyLimit is the largest other body accepted, in bytes. Default 1 MiB.
+	BodyLimit int64 `yaml:"body_limit"`
+	// RequestTimeout bounds the work on one request (not an upload's transfer).
+	// Default 10 s: clients give up after 20.
+	RequestTimeout time.Duration `yaml:"request_timeout"`
+	// TrustedProxies are the networks whose X-Forwarded-For is believed.
+	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
+	// ProfileTTL is how long a profile may be shown after it changed. Default 30 s.
+	ProfileTTL time.Duration `yaml:"profile_ttl"`
+	// ProfileCache is the number of profiles kept. Default 50,000.
+	ProfileCache int `yaml:"profile_cache"`
+	// Docs serves /swagger/. Default true; see DocsOff.
+	DocsOff bool `yaml:"docs_off"`
+}
+
+// Deps is what the handlers work with. All are required but Log.
+type Deps struct {
+	Auth          authv1.AuthServiceClient
+	Friend        friendv1.FriendServiceClient
+	Messages      logicv1.MessageServiceClient
+	Conversations logicv1.ConversationServiceClient
+	Groups        logicv1.GroupServiceClient
+	// Verify checks an access token. It is called for every request and must be
+	// fast and safe for concurrent use.
+	Verify func(token string) (token.Claims, error)
+	Log    *slog.Logger
+	// Uploads holds the uploaded files; its owner closes it.
+	Uploads *upload.Store
+	Config  Config
+}
+
+// withDefaults fills in what was left out and reports what cannot work.
+func (c Config) withDefaults() (Config, error) {
+	if c.TimeZone == "" {
+		c.TimeZone = "Asia/Shanghai"
+	}
+	if c.UploadLimit == 0 {
+		c.UploadLimit = 50 << 20
+	}
+	if c.UploadConcurrency == 0 {
+		c.UploadConcurrency = 64
+	}
+	if c.BodyLimit == 0 {
+		c.BodyLimit = 1 << 20
+	}
+	if c.RequestTimeout == 0 {
+		c.RequestTimeout = 10 * time.Second
+	}
+	if c.ProfileTTL == 0 {
+		c.ProfileTTL = 30 * time.Second
+	}
+	if c.ProfileCache == 0 {
+		c.ProfileCache = 50_000
+	}
+	return c, c.Validate()
+}
+
+// Validate reports the first value that cannot work; zero values mean defaults.
+func (c Config) Validate() error {
+	u, err := url.Parse(c.PublicURL)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		return errors.New("rest: public_url must be an absolute http or https URL")
+	}
+	if c.UploadLimit < 0 || c.UploadConcurrency < 0 || c.BodyLimit < 0 || c.RequestTimeout < 0 || c.ProfileTTL < 0 || c.ProfileCache < 0 {
+		return errors.New("rest: limits must not be negative")
+	}
+	if _, err := time.LoadLocation(c.TimeZone); err != nil {
+		return errors.New("rest: time_zone: " + err.Error())
+	}
+	return nil
+}
+
+// New builds the handler of the whole HTTP surface except the socket. It
+// starts nothing that outlives a request.
+func New(deps Deps) (http.Handler, error) {
+	cfg, err := deps.Config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	deps.Config = cfg
+	return http.NotFoundHandler(), nil
+}

@@ -1,0 +1,67 @@
+// Package upload stores the files people send each other and serves them.
+//
+// A file is kept under a random name nobody can guess; the name its sender gave
+// it is metadata and the last segment of its URL, never a path. What a file is
+// gets decided by its bytes, not by what the sender says. Only pictures, sound
+// and video are shown inline by browsers; everything else is a download.
+package upload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"gocloud.dev/blob"
+	"gocloud.dev/blob/fileblob"
+	_ "gocloud.dev/blob/s3blob" // s3:// URLs
+)
+
+// Config says where files are kept.
+type Config struct {
+	// Bucket is a directory, or s3://bucket?region=...&endpoint=...&use_path_style=true
+	// for anything that speaks S3 (credentials from the AWS_* environment).
+	Bucket string `yaml:"bucket"`
+}
+
+// Validate reports a bucket that cannot be opened.
+func (c Config) Validate() error {
+	if c.Bucket == "" {
+		return errors.New("upload: bucket is empty: give a directory or an s3:// URL")
+	}
+	return nil
+}
+
+// Store keeps files. Its methods may be called concurrently.
+type Store struct {
+	bucket *blob.Bucket
+}
+
+// Open opens the bucket; a directory is made if it is missing. Close it.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	b, err := openBucket(ctx, cfg.Bucket)
+	if err != nil {
+		return nil, fmt.Errorf("upload: open bucket: %w", err)
+	}
+	return &Store{bucket: b}, nil
+}
+
+func openBucket(ctx context.Context, where string) (*blob.Bucket, error) {
+	if strings.Contains(where, "://") && !strings.HasPrefix(where, "file://") {
+		return blob.OpenBucket(ctx, where)
+	}
+	dir := where
+	if u, err := url.Parse(where); err == nil && u.Scheme == "file" {
+		dir = u.Path
+	}
+	// Temporary files beside the final ones: a rename across file systems
+	// would be a copy that a crash can cut in two.
+	return fileblob.OpenBucket(dir, &fileblob.Options{CreateDir: true, NoTempDir: true})
+}
+
+// Close releases the bucket.
+func (s *Store) Close() error { return s.bucket.Close() }
