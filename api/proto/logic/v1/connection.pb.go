@@ -179,6 +179,12 @@ type BacklogResponse struct {
 	Epoch         string                 `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Conversations []*BacklogConversation `protobuf:"bytes,3,rep,name=conversations,proto3" json:"conversations,omitempty"`
 	Done          bool                   `protobuf:"varint,4,opt,name=done,proto3" json:"done,omitempty"`
+	// Set in the first response when registered: when the connection counts as
+	// made, to be sent back in Assert and Watermark.
+	SinceMs int64 `protobuf:"varint,5,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	// Set in the first response: the route store was away, so the connection has
+	// no route yet. Assert it once a watermark or envelope shows an epoch.
+	Unrouted      bool `protobuf:"varint,6,opt,name=unrouted,proto3" json:"unrouted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -237,6 +243,20 @@ func (x *BacklogResponse) GetConversations() []*BacklogConversation {
 func (x *BacklogResponse) GetDone() bool {
 	if x != nil {
 		return x.Done
+	}
+	return false
+}
+
+func (x *BacklogResponse) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+func (x *BacklogResponse) GetUnrouted() bool {
+	if x != nil {
+		return x.Unrouted
 	}
 	return false
 }
@@ -839,12 +859,14 @@ const file_logic_v1_connection_proto_rawDesc = "" +
 	"\x04conn\x18\x02 \x01(\v2\x0e.logic.v1.ConnR\x04conn\x12\x1a\n" +
 	"\bregister\x18\x03 \x01(\bR\bregister\x12\x17\n" +
 	"\apeer_ip\x18\x04 \x01(\tR\x06peerIp\x12.\n" +
-	"\tpositions\x18\x05 \x03(\v2\x10.logic.v1.CursorR\tpositions\"\x90\x01\n" +
+	"\tpositions\x18\x05 \x03(\v2\x10.logic.v1.CursorR\tpositions\"\xc7\x01\n" +
 	"\x0fBacklogResponse\x12\x0e\n" +
 	"\x02pv\x18\x01 \x01(\x03R\x02pv\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12C\n" +
 	"\rconversations\x18\x03 \x03(\v2\x1d.logic.v1.BacklogConversationR\rconversations\x12\x12\n" +
-	"\x04done\x18\x04 \x01(\bR\x04done\"\x88\x01\n" +
+	"\x04done\x18\x04 \x01(\bR\x04done\x12\x19\n" +
+	"\bsince_ms\x18\x05 \x01(\x03R\asinceMs\x12\x1a\n" +
+	"\bunrouted\x18\x06 \x01(\bR\bunrouted\"\x88\x01\n" +
 	"\x13BacklogConversation\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\x03R\x0econversationId\x12,\n" +
 	"\bmessages\x18\x02 \x03(\v2\x10.push.v1.MessageR\bmessages\x12\x1a\n" +
