@@ -1,0 +1,73 @@
+package database
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+)
+
+// txAttempts bounds how often InTx runs f.
+const txAttempts = 5
+
+// InTx runs f in a READ COMMITTED transaction and commits. If f returns an
+// error or panics, everything is rolled back and the error (the panic) goes on.
+//
+// On a deadlock or a lock wait timeout the whole of f is run again, a bounded
+// number of times with growing, jittered pauses, so f must not keep state from
+// an earlier run. When the outcome of COMMIT cannot be known the error wraps
+// ErrCommitUnknown and f is not run again.
+func InTx(ctx context.Context, db *sqlx.DB, f func(tx *sqlx.Tx) error) error {
+	for attempt := 1; ; attempt++ {
+		err := runTx(ctx, db, f)
+		if err == nil || attempt == txAttempts || !IsRetryable(err) || IsCommitUnknown(err) {
+			return err
+		}
+		pause := time.Duration(attempt) * 4 * time.Millisecond
+		select {
+		case <-time.After(pause/2 + rand.N(pause)):
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		}
+	}
+}
+
+func runTx(ctx context.Context, db *sqlx.DB, f func(tx *sqlx.Tx) error) (err error) {
+	tx, err := db.BeginTxx(ctx, nil) // the session is READ COMMITTED, see connector
+	if err != nil {
+		return fmt.Errorf("database: begin: %w", err)
+	}
+	committing := false
+	defer func() {
+		if !committing {
+			_ = tx.Rollback() // also on a panic, which goes on by itself
+		}
+	}()
+	if err := f(tx); err != nil {
+		return err
+	}
+	committing = true
+	if err := tx.Commit(); err != nil {
+		return commitError(err)
+	}
+	return nil
+}
+
+// commitError decides whether a failed COMMIT surely changed nothing.
+func commitError(err error) error {
+	switch {
+	case errors.Is(err, sql.ErrTxDone), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		// database/sql looks at the context before it sends COMMIT; the
+		// driver's own answer to COMMIT never carries a context error.
+		return fmt.Errorf("database: rolled back: %w", err)
+	}
+	switch number(err) {
+	case errDeadlock, errLockWaitTimeout, errReadOnlyOption, errReadOnlyTx, errReadOnlyMode:
+		return fmt.Errorf("database: rolled back: %w", err)
+	}
+	return fmt.Errorf("%w: %w", ErrCommitUnknown, err)
+}
