@@ -1,0 +1,93 @@
+package infra
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"im-services/internal/cluster/process"
+)
+
+// Unit is one server or service that can be started any number of times, one
+// process at a time.
+type Unit struct {
+	Spec process.Spec
+	// Ready asks the process once whether it serves. It must respect ctx.
+	Ready func(ctx context.Context) error
+}
+
+// askTimeout bounds one readiness question, askPause is the time between two.
+const (
+	askTimeout = 2 * time.Second
+	askPause   = 15 * time.Millisecond
+)
+
+// Start starts the unit and returns once it serves. If it ends before that, or
+// ctx does, the process is gone when Start returns and the error carries the end
+// of its log.
+func (u Unit) Start(ctx context.Context) (*process.Process, error) {
+	p, err := process.Start(u.Spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := u.WaitReady(ctx, p); err != nil {
+		p.Kill()
+		return nil, err
+	}
+	return p, nil
+}
+
+// WaitReady returns nil once p, a process of this unit, serves.
+func (u Unit) WaitReady(ctx context.Context, p *process.Process) error {
+	for {
+		ask, cancel := context.WithTimeout(ctx, askTimeout)
+		err := u.Ready(ask)
+		cancel()
+		if err == nil && p.Running() {
+			return nil
+		}
+		select {
+		case <-p.Done():
+			return fmt.Errorf("%s ended before it was ready (%w)%s", u.Spec.Name, exitError(p.Err()), LogTail(u.Spec.LogFile, 12))
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready: %w (last answer: %w)%s", u.Spec.Name, context.Cause(ctx), err, LogTail(u.Spec.LogFile, 12))
+		case <-time.After(askPause):
+		}
+	}
+}
+
+// exitError is how a process ended, in words also when it ended with code 0.
+func exitError(err error) error {
+	if err == nil {
+		return errors.New("exit status 0")
+	}
+	return err
+}
+
+// LogTail returns the last lines of a log file, indented, each at most 300
+// bytes, with a headline; "" if there are none.
+func LogTail(path string, lines int) string {
+	const window = 16 << 10
+	f, err := os.Open(path) //nolint:gosec // a log this program writes
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = f.Close() }()
+	if info, err := f.Stat(); err == nil && info.Size() > window {
+		_, _ = f.Seek(-window, io.SeekEnd)
+	}
+	text, err := io.ReadAll(f)
+	if err != nil || len(bytes.TrimSpace(text)) == 0 {
+		return ""
+	}
+	all := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+	out := "\n  last lines of " + path + ":"
+	for _, line := range all[max(0, len(all)-lines):] {
+		out += "\n    " + string(line[:min(len(line), 300)])
+	}
+	return out
+}

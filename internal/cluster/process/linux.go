@@ -1,0 +1,33 @@
+package process
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+)
+
+// childAttr gives the child a process group of its own and lets the kernel kill
+// it when the spawner thread, that is this program, is gone.
+func childAttr() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
+
+// StartTime returns when pid was started, in clock ticks since the machine's
+// start, and whether pid exists and is no zombie. Process ids are used again;
+// (pid, start time) is not.
+func StartTime(pid int) (uint64, bool) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, false
+	}
+	// The second field is the name in parentheses and may itself contain them.
+	rest := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	const state, start = 0, 19
+	if len(rest) <= start || rest[state][0] == 'Z' {
+		return 0, false
+	}
+	t, err := strconv.ParseUint(string(rest[start]), 10, 64)
+	return t, err == nil
+}

@@ -1,0 +1,54 @@
+package testkit
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"im-services/internal/cluster/infra"
+)
+
+// Redis returns the address of an empty Redis of this test's own; it is gone
+// when the test ends.
+func Redis(t testing.TB) string {
+	t.Helper()
+	if addr := os.Getenv("IM_TEST_REDIS_ADDR"); addr != "" {
+		c := redis.NewClient(&redis.Options{Addr: addr})
+		defer func() { _ = c.Close() }()
+		if err := c.FlushAll(context.Background()).Err(); err != nil {
+			t.Fatalf("testkit: IM_TEST_REDIS_ADDR=%s: %v", addr, err)
+		}
+		return addr
+	}
+	return StartRedis(t).Addr
+}
+
+// RedisServer is a Redis of one test's own.
+type RedisServer struct {
+	*Server
+	Addr string
+}
+
+// StartRedis starts a Redis of the test's own, for tests that hurt it. Its
+// contents do not survive a restart.
+func StartRedis(t testing.TB) *RedisServer {
+	t.Helper()
+	program, err := redisProgram()
+	if err != nil {
+		t.Fatalf("testkit: %v", err)
+	}
+	s, ports := start(t, "redis", 1, func(dir string, ports []int) (infra.Unit, error) {
+		return infra.Redis(program, "redis", dir, filepath.Join(dir, "log"), ports[0]), nil
+	})
+	return &RedisServer{Server: s, Addr: infra.Loopback(ports[0])}
+}
+
+var redisProgram = sync.OnceValues(func() (infra.Program, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), helperLimit)
+	defer cancel()
+	return infra.FindRedis(ctx, quiet())
+})
