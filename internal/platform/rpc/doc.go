@@ -1,0 +1,18 @@
+// Package rpc is how services call each other: gRPC servers and clients that
+// share one idea of errors, deadlines, health and liveness.
+//
+// Errors. An *im.Error returned by a handler reaches the caller as an
+// *im.Error with the same Kind, Reason and RetryAfter; its cause stays in the
+// server's log. Every error of a client made here is an *im.Error. When no
+// answer came (the peer is away, the deadline passed) the kind is
+// KindUnavailable and the reason "service_unavailable": the call may still have
+// been carried out, so only calls with an idempotency key may be repeated.
+//
+// Deadlines. Every unary call has one. The server leaves a little of it to
+// report its own timeout and refuses work that nobody waits for any more.
+//
+// Liveness. A server sends its health once a second on every connection; a
+// client that hears nothing for silenceLimit closes the connection. That finds
+// a frozen or unreachable peer in less than five seconds, which keep-alive
+// pings (ten seconds at least in grpc-go) cannot.
+package rpc
