@@ -1,0 +1,360 @@
+package gateway
+
+import (
+	"time"
+
+	"im-services/internal/im"
+	"im-services/internal/wire"
+)
+
+// Bounds of what a connection remembers while it delivers.
+const (
+	maxHeld      = 256  // pushes that came too early, or during a sync
+	maxAhead     = 64   // ranges of the push counter that were written ahead
+	maxPositions = 4096 // conversations with a known position
+	maxUnproven  = 512  // entries before they are merged
+)
+
+// message is one stored message with its frame, shared by all connections it
+// goes to.
+type message struct {
+	conv           im.ConversationID
+	seq            im.Seq
+	sender         im.UserID
+	kind           im.ChannelKind
+	senderPlatform im.Platform
+	contiguous     bool
+	frame          []byte
+}
+
+// phase says what a connection does with pushes.
+type phase uint8
+
+const (
+	// phaseSyncing: a sync is running or wanted; pushes wait for its end.
+	phaseSyncing phase = iota
+	// phaseFenced: this process was asleep; pushes wait until logic has said
+	// whether the connection is still where it believes to be.
+	phaseFenced
+	// phaseLive: pushes are written as they come.
+	phaseLive
+)
+
+// pushed is a run of messages of one user's push counter: lo..hi, or 0,0 when the
+// counter is unknown.
+type pushed struct {
+	lo, hi im.PV
+	msgs   []*message
+	at     time.Duration // when it came
+}
+
+// pvRange is a part of the push counter that was written before what precedes it.
+type pvRange struct {
+	lo, hi im.PV
+	at     time.Duration
+}
+
+// delivery is a connection's place in the user's pushes. Guarded by conn.mu.
+type delivery struct {
+	phase  phase
+	again  bool // sync once more after the running one
+	joined bool // logic knows of the connection
+	pv     im.PV
+	epoch  string // the life of pv
+	// positions holds the seq written last, of conversations that were active
+	// on this connection.
+	positions map[im.ConversationID]im.Seq
+	held      []pushed
+	ahead     []pvRange
+	timer     bool // a hold timer is running
+
+	// wantPV is the counter logic had at the last watermark.
+	wantPV im.PV
+
+	// What was written and not proved to be received; what the outstanding
+	// proof will prove. A proof is a ping with its number.
+	unproven, proving []place
+	proof             uint64
+	proofAt           time.Duration
+}
+
+// place is a position in a conversation.
+type place struct {
+	conv im.ConversationID
+	seq  im.Seq
+}
+
+// deliver takes a push: msgs are the last ones counted by pv, a counter of epoch.
+// It never blocks.
+func (c *conn) deliver(epoch string, pv im.PV, msgs []*message, now time.Duration) {
+	if len(msgs) == 0 {
+		return
+	}
+	p := pushed{msgs: msgs, at: now}
+	if pv != 0 {
+		p.lo, p.hi = pv-im.PV(len(msgs))+1, pv
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped {
+		return
+	}
+	if c.phase != phaseLive {
+		c.holdLocked(p)
+		return
+	}
+	if pv != 0 && epoch != c.epoch {
+		// The counters were restarted: ours mean nothing any more.
+		c.phase = phaseFenced
+		c.holdLocked(p)
+		c.s.marks.assert(c)
+		return
+	}
+	if !c.applyLocked(&p) {
+		c.holdLocked(p)
+	} else if len(c.held) > 0 {
+		c.retryLocked()
+	}
+	c.watchLocked()
+}
+
+// holdLocked keeps a push for later. When too much is held it is all dropped:
+// the sync that follows reads it from the store.
+func (c *conn) holdLocked(p pushed) {
+	c.s.m.held.Inc()
+	if len(c.held) >= maxHeld {
+		c.held = nil
+		if c.phase == phaseLive {
+			c.syncLocked("held")
+		} else {
+			c.again = true
+		}
+		return
+	}
+	c.held = append(c.held, p)
+}
+
+// applyLocked writes what can be written of p, in order, and reports whether
+// nothing is left of it.
+func (c *conn) applyLocked(p *pushed) bool {
+	if p.hi != 0 && p.hi <= c.pv {
+		c.s.m.repeats.Inc()
+		return true
+	}
+	// With an earlier push missing, a conversation whose position is unknown may
+	// be missing a message; one whose position fits cannot be.
+	gap := p.hi != 0 && p.lo > c.pv+1
+	for len(p.msgs) > 0 {
+		m := p.msgs[0]
+		at, known := c.positions[m.conv]
+		switch {
+		case known && m.seq <= at:
+			c.s.m.repeats.Inc()
+		case known && m.seq == at+1, !known && m.contiguous && !gap:
+			c.writeLocked(m)
+		default:
+			return false
+		}
+		p.msgs = p.msgs[1:]
+	}
+	if p.hi != 0 {
+		c.countLocked(*p)
+	}
+	return true
+}
+
+// countLocked notes that the pushes of p are written.
+func (c *conn) countLocked(p pushed) {
+	if p.lo > c.pv+1 {
+		if len(c.ahead) >= maxAhead {
+			c.syncLocked("ahead")
+			return
+		}
+		c.ahead = append(c.ahead, pvRange{p.lo, p.hi, p.at})
+		return
+	}
+	c.pv = max(c.pv, p.hi)
+	for progress := true; progress; {
+		progress = false
+		for i, r := range c.ahead {
+			if r.lo <= c.pv+1 {
+				c.pv = max(c.pv, r.hi)
+				c.ahead = append(c.ahead[:i], c.ahead[i+1:]...)
+				progress = true
+				break
+			}
+		}
+	}
+}
+
+// retryLocked tries the held pushes again, until none of them moves.
+func (c *conn) retryLocked() {
+	for progress := true; progress && c.phase == phaseLive; {
+		progress = false
+		for i := 0; i < len(c.held) && c.phase == phaseLive; {
+			left := len(c.held[i].msgs)
+			if c.applyLocked(&c.held[i]) {
+				if c.phase != phaseLive { // a sync began and took what was held
+					return
+				}
+				c.held = append(c.held[:i], c.held[i+1:]...)
+				progress = true
+				continue
+			}
+			progress = progress || len(c.held[i].msgs) < left
+			i++
+		}
+	}
+	if len(c.held) == 0 {
+		c.held = nil
+	}
+}
+
+// watchLocked makes sure that somebody looks again when something is missing.
+func (c *conn) watchLocked() {
+	if c.timer || c.phase != phaseLive || len(c.held) == 0 && len(c.ahead) == 0 {
+		return
+	}
+	c.timer = true
+	time.AfterFunc(c.s.cfg.Hold, c.heldTooLong)
+}
+
+// heldTooLong syncs if what was missing when the timer started still is.
+func (c *conn) heldTooLong() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.timer = false
+	if c.stopped || c.phase != phaseLive || len(c.held) == 0 && len(c.ahead) == 0 {
+		return
+	}
+	oldest := c.s.now()
+	for i := range c.held {
+		oldest = min(oldest, c.held[i].at)
+	}
+	for i := range c.ahead {
+		oldest = min(oldest, c.ahead[i].at)
+	}
+	if wait := c.s.cfg.Hold - (c.s.now() - oldest); wait > 0 {
+		c.timer = true
+		time.AfterFunc(wait, c.heldTooLong)
+		return
+	}
+	c.syncLocked("gap")
+}
+
+// writeLocked queues a message's frame and moves the position. The sender of a
+// private message does not get it back on the platform it was sent from, nor
+// on the web: the client shows it already.
+func (c *conn) writeLocked(m *message) {
+	c.setPositionLocked(m.conv, m.seq)
+	if m.kind == im.Private && m.sender == c.user && (c.platform == im.PlatformWeb || c.platform == m.senderPlatform) {
+		return
+	}
+	if c.send(m.frame) != nil {
+		return
+	}
+	c.s.m.written.Inc()
+	if c.receipts {
+		return
+	}
+	if n := len(c.unproven); n > 0 && c.unproven[n-1].conv == m.conv {
+		c.unproven[n-1].seq = m.seq
+	} else {
+		if n >= maxUnproven {
+			c.unproven = merge(c.unproven)
+		}
+		c.unproven = append(c.unproven, place{m.conv, m.seq})
+	}
+	c.proveLocked()
+}
+
+func (c *conn) setPositionLocked(conv im.ConversationID, seq im.Seq) {
+	if c.positions == nil {
+		c.positions = map[im.ConversationID]im.Seq{}
+	} else if len(c.positions) >= maxPositions {
+		if _, known := c.positions[conv]; !known {
+			for other := range c.positions { // any: it will be learnt again
+				delete(c.positions, other)
+				break
+			}
+		}
+	}
+	c.positions[conv] = seq
+}
+
+// sentLocked notes the place of the connection's own private message, which it
+// will not get as a push that it writes.
+func (c *conn) sentLocked(conv im.ConversationID, seq im.Seq) {
+	if at, known := c.positions[conv]; known && seq == at+1 {
+		c.positions[conv] = seq
+		if len(c.held) > 0 && c.phase == phaseLive {
+			c.retryLocked()
+			c.watchLocked()
+		}
+	}
+}
+
+// proveLocked asks for proof of receipt: a ping after the frames, whose pong
+// shows that they arrived. One at a time, and not too often.
+func (c *conn) proveLocked() {
+	if len(c.proving) > 0 || len(c.unproven) == 0 {
+		return
+	}
+	now := c.s.now()
+	if now-c.proofAt < c.s.cfg.ProofInterval && c.proof > 0 {
+		c.s.proofs.add(c)
+		return
+	}
+	c.proof++
+	if c.send(pingFrame(c.proof)) != nil {
+		return
+	}
+	c.proofAt = now
+	c.proving, c.unproven = c.unproven, nil
+}
+
+// proved takes a pong.
+func (c *conn) proved(proof uint64) {
+	c.mu.Lock()
+	if proof != c.proof || len(c.proving) == 0 {
+		c.mu.Unlock()
+		return
+	}
+	got := c.proving
+	c.proving = nil
+	c.proveLocked()
+	receipts := c.receipts
+	c.mu.Unlock()
+	if receipts {
+		return
+	}
+	for _, p := range got {
+		c.s.reports.ack(receipt{user: c.user, platform: c.platform, conv: p.conv, seq: p.seq})
+	}
+}
+
+// merge keeps the highest place of each conversation.
+func merge(in []place) []place {
+	highest := make(map[im.ConversationID]im.Seq, len(in))
+	for _, p := range in {
+		highest[p.conv] = max(highest[p.conv], p.seq)
+	}
+	out := make([]place, 0, len(highest))
+	for conv, seq := range highest {
+		out = append(out, place{conv, seq})
+	}
+	return out
+}
+
+func (c *conn) dropDeliveryLocked() {
+	c.held, c.ahead, c.positions, c.unproven = nil, nil, nil, nil
+}
+
+// event writes a frame that is not stored: it may be lost.
+func (c *conn) event(frame []byte) { c.sendIfRoom(frame) }
+
+// displace tells the client that a newer connection took its place, and closes.
+func (c *conn) displace(ip string) {
+	text := c.s.describe("displaced").Text
+	c.closeWith(wire.CloseReplaced, seal(wire.AppendDisplaced(newFrame(96), text, ip), opText))
+}

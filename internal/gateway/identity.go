@@ -1,0 +1,201 @@
+package gateway
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	authv1 "im-services/api/proto/auth/v1"
+	"im-services/internal/im"
+	"im-services/internal/token"
+)
+
+// identity judges access tokens without asking anybody: it holds auth's public
+// keys and what auth revoked. Both are fetched in the background; while auth is
+// away, what is known holds.
+type identity struct {
+	auth     authv1.AuthServiceClient
+	verifier *token.Verifier
+	log      *slog.Logger
+	onRevoke func(*authv1.Revocation)
+
+	ready   atomic.Bool // the keys were fetched once
+	fetchMu sync.Mutex  // one fetch at a time
+	fetched time.Time   // guarded by fetchMu
+
+	mu       sync.RWMutex
+	sessions map[string]int64          // login session → Unix seconds until it matters
+	users    map[im.UserID]revokedUser // tokens issued before a time
+	cursor   int64
+}
+
+type revokedUser struct{ notBefore, until int64 }
+
+var errRevoked = errors.New("gateway: token is revoked")
+
+func newIdentity(cfg *Config, auth authv1.AuthServiceClient, log *slog.Logger, onRevoke func(*authv1.Revocation)) *identity {
+	issuer, audience := cfg.Issuer, cfg.Audience
+	orDefault(&issuer, token.DefaultIssuer)
+	orDefault(&audience, token.DefaultAudience)
+	return &identity{
+		auth: auth, log: log, onRevoke: onRevoke,
+		verifier: token.NewVerifier(nil, issuer, audience, token.DefaultLeeway),
+		sessions: map[string]int64{}, users: map[im.UserID]revokedUser{},
+	}
+}
+
+// verify judges an access token.
+func (d *identity) verify(ctx context.Context, raw string) (token.Claims, error) {
+	claims, err := d.verifier.Verify(raw)
+	if errors.Is(err, token.ErrUnknownKey) {
+		// A key newer than ours, or a forgery: look, but not too often.
+		if d.fetchKeys(ctx, time.Second) {
+			claims, err = d.verifier.Verify(raw)
+		}
+	}
+	if err != nil {
+		return token.Claims{}, err
+	}
+	if d.revoked(&claims) {
+		return token.Claims{}, im.E(im.KindUnauthorized, "token_revoked", errRevoked)
+	}
+	return claims, nil
+}
+
+func (d *identity) revoked(c *token.Claims) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if _, ok := d.sessions[c.SessionID]; ok && c.SessionID != "" {
+		return true
+	}
+	u, ok := d.users[c.UserID]
+	return ok && c.IssuedAt.Unix() < u.notBefore
+}
+
+// fetchKeys fetches the keys unless that was done less than age ago; it reports
+// whether they were fetched now.
+func (d *identity) fetchKeys(ctx context.Context, age time.Duration) bool {
+	d.fetchMu.Lock()
+	defer d.fetchMu.Unlock()
+	if !d.fetched.IsZero() && time.Since(d.fetched) < age {
+		return false
+	}
+	d.fetched = time.Now()
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	r, err := d.auth.Keys(ctx, &authv1.KeysRequest{})
+	if err != nil || len(r.GetKeys()) == 0 {
+		d.log.Warn("cannot fetch the keys of auth", "err", err)
+		return false
+	}
+	keys := make(map[string]ed25519.PublicKey, len(r.GetKeys()))
+	for _, k := range r.GetKeys() {
+		keys[k.GetKid()] = ed25519.PublicKey(k.GetKey())
+	}
+	d.verifier.SetKeys(keys)
+	d.ready.Store(true)
+	return true
+}
+
+func (d *identity) runKeys(ctx context.Context, interval time.Duration) {
+	for {
+		pause := interval
+		if !d.fetchKeys(ctx, 0) && !d.ready.Load() {
+			pause = min(interval, 200*time.Millisecond)
+		}
+		select {
+		case <-time.After(jitter(pause)):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (d *identity) runRevocations(ctx context.Context, interval time.Duration) {
+	for n := 0; ; n++ {
+		if err := d.poll(ctx); err != nil && n%60 == 0 && ctx.Err() == nil {
+			d.log.Warn("cannot poll revocations", "err", err)
+		}
+		if n%1000 == 0 {
+			d.forget(time.Now())
+		}
+		select {
+		case <-time.After(interval):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// poll takes what was revoked since the last time.
+func (d *identity) poll(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	d.mu.RLock()
+	after := d.cursor
+	d.mu.RUnlock()
+	r, err := d.auth.Revocations(ctx, &authv1.RevocationsRequest{After: after})
+	if err != nil {
+		return err
+	}
+	for _, v := range r.GetRevocations() {
+		d.mu.Lock()
+		if v.GetSessionId() != "" {
+			d.sessions[v.GetSessionId()] = v.GetExpiresAt()
+		} else {
+			u := d.users[im.UserID(v.GetUserId())]
+			d.users[im.UserID(v.GetUserId())] = revokedUser{
+				max(u.notBefore, v.GetNotBefore()), max(u.until, v.GetExpiresAt()),
+			}
+		}
+		d.cursor = max(d.cursor, v.GetId())
+		d.mu.Unlock()
+		d.onRevoke(v)
+	}
+	return nil
+}
+
+// forget drops revocations that can hit no live token any more.
+func (d *identity) forget(now time.Time) {
+	past := now.Add(-2 * token.DefaultLeeway).Unix()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for k, until := range d.sessions {
+		if until != 0 && until < past {
+			delete(d.sessions, k)
+		}
+	}
+	for k, u := range d.users {
+		if u.until != 0 && u.until < past {
+			delete(d.users, k)
+		}
+	}
+}
+
+// redeem judges what a client presents at connect: an access token or a
+// single-use ticket, which has no dots.
+func (d *identity) redeem(ctx context.Context, raw string) (token.Claims, error) {
+	if strings.Contains(raw, ".") {
+		return d.verify(ctx, raw)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	r, err := d.auth.RedeemTicket(ctx, &authv1.RedeemTicketRequest{Ticket: raw})
+	if err != nil {
+		return token.Claims{}, err
+	}
+	i := r.GetIdentity()
+	claims := token.Claims{
+		UserID: im.UserID(i.GetUserId()), Name: i.GetName(), Email: i.GetEmail(), Avatar: i.GetAvatar(),
+		SessionID: i.GetSessionId(), IssuedAt: time.Unix(i.GetIssuedAt(), 0), ExpiresAt: time.Unix(i.GetExpiresAt(), 0),
+	}
+	if !claims.UserID.Valid() || d.revoked(&claims) || time.Now().After(claims.ExpiresAt.Add(token.DefaultLeeway)) {
+		return token.Claims{}, im.E(im.KindUnauthorized, "token_revoked", errRevoked)
+	}
+	return claims, nil
+}

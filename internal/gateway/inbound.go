@@ -1,0 +1,206 @@
+package gateway
+
+import (
+	"context"
+	"time"
+
+	authv1 "im-services/api/proto/auth/v1"
+	friendv1 "im-services/api/proto/friend/v1"
+	logicv1 "im-services/api/proto/logic/v1"
+	pushv1 "im-services/api/proto/push/v1"
+	"im-services/internal/im"
+	"im-services/internal/wire"
+)
+
+// callTimeout bounds a call to a service on behalf of one frame.
+const callTimeout = 2 * time.Second
+
+var pongFrame = seal(wire.AppendPong(newFrame(40)), opText)
+
+// handle takes one text frame. A bad frame is answered; an error ends the
+// connection.
+func (c *conn) handle(b []byte) error {
+	in, err := wire.Decode(b)
+	if c.refused > 0 {
+		e := im.E(im.KindExhausted, "rate_limited", nil)
+		e.RetryAfter = time.Second
+		c.refuse(&in, e)
+		return nil
+	}
+	if err == nil {
+		err = in.CheckSender(c.user)
+	}
+	if err != nil {
+		c.s.m.badFrames.Inc()
+		c.refuse(&in, err)
+		return nil
+	}
+	switch in.Code {
+	case wire.CodeHeartbeat:
+		_ = c.send(pongFrame)
+	case wire.CodeAck:
+		c.receipt(&in)
+	case wire.CodeChat:
+		c.chat(&in)
+	default:
+		c.ask(in)
+	}
+	return nil
+}
+
+// receipt takes the client's word for what it received. From then on no proof
+// by pong is sought on this connection.
+func (c *conn) receipt(in *wire.Inbound) {
+	c.mu.Lock()
+	c.receipts = true
+	c.unproven = nil
+	c.mu.Unlock()
+	c.s.reports.ack(receipt{
+		user: c.user, platform: c.platform, conv: in.ConversationID, seq: in.Seq, msg: in.MsgID,
+	})
+}
+
+// chat hands a message to logic. The answer comes in chatDone.
+func (c *conn) chat(in *wire.Inbound) {
+	size := len(in.Text) + len(in.Data)
+	if !c.acquire(size) {
+		return
+	}
+	send := &logicv1.Send{
+		SenderId: int64(c.user), ClientMsgId: int64(in.ClientMsgID), Kind: int32(in.Kind), ToId: in.To,
+		Type: in.Type, Text: in.Text, DataJson: in.Data, Platform: int32(c.platform), Origin: c.s.origin(c.id),
+	}
+	if in.Kind == im.Group {
+		send.Sender = c.profile()
+	}
+	err := c.s.lanes.submit(&pendingSend{send: send, size: size, conn: c, at: c.s.now()})
+	if err != nil {
+		c.answered(size)
+		c.refuse(in, err)
+	}
+}
+
+// chatDone takes the outcome of a send. Neither a result nor an error means
+// that it is unknown: the client gets no answer and will try again.
+func (c *conn) chatDone(p *pendingSend, r *logicv1.SendResult, err error) {
+	c.answered(p.size)
+	in := wire.Inbound{
+		Code: wire.CodeChat, ClientMsgID: im.ClientMsgID(p.send.GetClientMsgId()), From: c.user,
+		To: p.send.GetToId(), Kind: im.ChannelKind(p.send.GetKind()),
+	}
+	switch e := r.GetError(); {
+	case err != nil:
+		c.s.m.sends.WithLabelValues("refused").Inc()
+		c.refuse(&in, err)
+	case r == nil, e != nil && im.Kind(e.GetKind()) == im.KindUnknown:
+		c.s.m.sends.WithLabelValues("unknown").Inc()
+	case e != nil:
+		c.s.m.sends.WithLabelValues("refused").Inc()
+		refusal := im.E(im.Kind(e.GetKind()), e.GetReason(), nil)
+		refusal.RetryAfter = time.Duration(e.GetRetryAfterMs()) * time.Millisecond
+		c.refuse(&in, refusal)
+	default:
+		c.s.m.sends.WithLabelValues("stored").Inc()
+		c.s.m.sendSeconds.Observe((c.s.now() - p.at).Seconds())
+		conv, seq := im.ConversationID(r.GetConversationId()), im.Seq(r.GetSeq())
+		_ = c.send(seal(wire.AppendAck(newFrame(128), wire.Ack{
+			ID: r.GetMessageId(), ClientMsgID: in.ClientMsgID, Seq: seq, ConversationID: conv,
+		}), opText))
+		if in.Kind == im.Private {
+			c.mu.Lock()
+			c.sentLocked(conv, seq)
+			c.mu.Unlock()
+		}
+	}
+}
+
+// refuse tells the client why its frame had no effect.
+func (c *conn) refuse(in *wire.Inbound, err error) {
+	reason := im.ReasonOf(err)
+	if reason == "internal" {
+		c.s.log.Error("a frame failed", "err", err)
+	}
+	d := c.s.describe(reason)
+	r := wire.Refusal{Code: d.Code, Text: d.Text, Reason: reason, ClientMsgID: in.ClientMsgID}
+	if e, ok := asError(err); ok {
+		r.RetryAfter = e.RetryAfter
+	}
+	if r.Code == wire.CodeNotAllowed {
+		r.From, r.To, r.Kind = c.user, in.To, in.Kind
+	}
+	c.s.m.refusals.WithLabelValues(reason).Inc()
+	_ = c.send(seal(wire.AppendRefusal(newFrame(192), &r), opText))
+}
+
+// ask does what needs a call to a service, beside the reader.
+func (c *conn) ask(in wire.Inbound) {
+	if !c.acquire(0) {
+		return
+	}
+	select {
+	case c.s.asks <- struct{}{}:
+	default:
+		c.answered(0)
+		e := im.E(im.KindExhausted, "overloaded", nil)
+		e.RetryAfter = time.Second
+		c.refuse(&in, e)
+		return
+	}
+	c.s.wg.Go(func() {
+		defer c.answered(0)
+		defer func() { <-c.s.asks }()
+		ctx, cancel := context.WithTimeout(c.s.ctx, callTimeout)
+		defer cancel()
+		if err := c.answer(ctx, &in); err != nil {
+			c.refuse(&in, err)
+		}
+	})
+}
+
+func (c *conn) answer(ctx context.Context, in *wire.Inbound) error {
+	ack := wire.Ack{ID: in.ID, ClientMsgID: in.ClientMsgID}
+	switch in.Code {
+	case wire.CodePresence:
+		r, err := c.s.deps.Conversations.Presence(ctx, &logicv1.PresenceRequest{
+			UserIds: []int64{in.To}, ViewerId: int64(c.user),
+		})
+		if err != nil {
+			return err
+		}
+		p := wire.Presence{User: im.UserID(in.To), Receiver: c.user, ClientMsgID: in.ClientMsgID}
+		for _, u := range r.GetUsers() {
+			p.Online = p.Online || u.GetUserId() == in.To && u.GetOnline()
+		}
+		return c.send(seal(wire.AppendPresence(newFrame(128), p), opText))
+	case wire.CodeFriendRequest:
+		if in.To == int64(c.user) {
+			return im.E(im.KindInvalid, "friend_self", nil)
+		}
+		users, err := c.s.deps.Auth.GetUsers(ctx, &authv1.GetUsersRequest{Ids: []int64{in.To}})
+		if err != nil {
+			return err
+		}
+		if len(users.GetUsers()) == 0 {
+			return im.E(im.KindNotFound, "user_unknown", nil)
+		}
+		r, err := c.s.deps.Friends.RequestFriend(ctx, &friendv1.RequestFriendRequest{
+			Requester: c.profile(), ToUserId: in.To, Information: in.Text,
+		})
+		if err != nil {
+			return err
+		}
+		ack.ID = r.GetRequest().GetId()
+	default:
+		_, err := c.s.deps.Friends.AnswerRequest(ctx, &friendv1.AnswerRequestRequest{
+			Answerer: c.profile(), RequestId: in.ID, Accept: in.Code == wire.CodeFriendAccepted,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return c.send(seal(wire.AppendAck(newFrame(96), ack), opText))
+}
+
+func (c *conn) profile() *pushv1.Profile {
+	return &pushv1.Profile{Id: int64(c.user), Name: c.who.name, Avatar: c.who.avatar, Email: c.who.email}
+}

@@ -1,0 +1,569 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"io"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/im"
+)
+
+const (
+	laneBatch      = 256       // sends in one stream message
+	laneBatchBytes = 384 << 10 // their size
+	laneTick       = 100 * time.Millisecond
+	laneProbe      = time.Second // how long a replica may take to say that it lives
+	laneBackoffMin = 100 * time.Millisecond
+	laneBackoffMax = time.Second
+	maxPending     = 1 << 16
+)
+
+// Replica is one instance of logic.
+type Replica struct {
+	ID   string
+	Addr string
+}
+
+// ClientConn is a connection to one replica.
+type ClientConn interface {
+	grpc.ClientConnInterface
+	io.Closer
+}
+
+// pendingSend is a send on its way. Guarded by lanes.mu until it is done.
+type pendingSend struct {
+	send *logicv1.Send
+	size int
+	conn *conn
+	at   time.Duration // when it came
+
+	key    string
+	ref    uint64        // within its lane
+	queued time.Duration // when it came to its lane
+	sent   bool          // some replica may have got it: the outcome may be unknown
+}
+
+// lanes carries the connections' sends to the logic replicas: one lane, that is
+// one stream, to each. The sends of one conversation go through one lane in the
+// order in which they came, also when a lane breaks and another takes over.
+type lanes struct {
+	s *Server
+
+	mu    sync.Mutex // guards everything below, and the lanes
+	all   map[string]*lane
+	keys  map[string]*keyLane
+	wait  []*pendingSend // while no lane is up
+	count int
+	bytes int
+}
+
+// keyLane ties a conversation to a lane while it has sends there, so that a
+// replica coming back does not let later sends overtake.
+type keyLane struct {
+	lane *lane
+	n    int
+}
+
+// lane is the stream to one replica.
+type lane struct {
+	replica Replica
+	hash    uint64
+	leaving bool // no longer in discovery: takes no new conversations
+	up      bool
+	life    int // counts the streams, so that a late end of one does not hit the next
+	queue   []*pendingSend
+	pending map[uint64]*pendingSend
+	ref     uint64
+	heard   time.Duration // the last result
+	wake    chan struct{}
+	breakUp context.CancelFunc // ends the current stream
+	quit    context.CancelFunc // ends the lane
+}
+
+func newLanes(s *Server) *lanes {
+	return &lanes{s: s, all: map[string]*lane{}, keys: map[string]*keyLane{}}
+}
+
+func laneKey(s *logicv1.Send) string {
+	var b [48]byte
+	k := b[:0]
+	if s.GetKind() == int32(im.Group) {
+		k = append(k, "g:"...)
+		k = strconv.AppendInt(k, s.GetToId(), 10)
+		return string(k)
+	}
+	k = append(k, "p:"...)
+	k = strconv.AppendInt(k, min(s.GetSenderId(), s.GetToId()), 10)
+	k = append(k, ':')
+	k = strconv.AppendInt(k, max(s.GetSenderId(), s.GetToId()), 10)
+	return string(k)
+}
+
+func fnv1a(s string) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return h
+}
+
+// score ranks a lane for a key (rendezvous hashing); all gateways agree on it.
+func score(key, lane uint64) uint64 {
+	x := key ^ lane
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// set tells which replicas there are.
+func (l *lanes) set(replicas []Replica) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	seen := map[string]bool{}
+	for _, r := range replicas {
+		seen[r.ID] = true
+		if old := l.all[r.ID]; old != nil {
+			if old.replica.Addr == r.Addr {
+				old.leaving = false
+				continue
+			}
+			old.quit()
+			l.breakLocked(old, old.life)
+			delete(l.all, r.ID)
+		}
+		if l.s.ctx.Err() != nil {
+			return
+		}
+		ctx, quit := context.WithCancel(l.s.ctx)
+		n := &lane{
+			replica: r, hash: fnv1a(r.ID), pending: map[uint64]*pendingSend{},
+			wake: make(chan struct{}, 1), quit: quit,
+		}
+		l.all[r.ID] = n
+		l.s.wg.Go(func() { l.run(ctx, n) })
+	}
+	for id, n := range l.all {
+		if !seen[id] {
+			n.leaving = true
+		}
+	}
+}
+
+// submit takes a send; its outcome goes to conn.chatDone. An error means that
+// it was not taken.
+func (l *lanes) submit(p *pendingSend) error {
+	p.key = laneKey(p.send)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.count >= maxPending || l.bytes+p.size > l.s.cfg.PendingBytes {
+		e := im.E(im.KindExhausted, "overloaded", nil)
+		e.RetryAfter = time.Second
+		return e
+	}
+	l.count++
+	l.bytes += p.size
+	l.routeLocked(p)
+	return nil
+}
+
+// routeLocked puts p at the end of its lane's queue.
+func (l *lanes) routeLocked(p *pendingSend) {
+	k := l.keys[p.key]
+	if k == nil {
+		best := l.pickLocked(fnv1a(p.key))
+		if best == nil {
+			l.wait = append(l.wait, p)
+			return
+		}
+		k = &keyLane{lane: best}
+		l.keys[p.key] = k
+	}
+	k.n++
+	p.queued = l.s.now()
+	k.lane.queue = append(k.lane.queue, p)
+	select {
+	case k.lane.wake <- struct{}{}:
+	default:
+	}
+}
+
+// pickLocked chooses a lane for a key; one that is leaving only if there is no
+// other.
+func (l *lanes) pickLocked(key uint64) *lane {
+	var best *lane
+	var high uint64
+	for _, n := range l.all {
+		if !n.up || best != nil && n.leaving && !best.leaving {
+			continue
+		}
+		if s := score(key, n.hash); best == nil || best.leaving && !n.leaving || s > high {
+			best, high = n, s
+		}
+	}
+	return best
+}
+
+// leaveLocked undoes what routeLocked did to the key.
+func (l *lanes) leaveLocked(p *pendingSend) {
+	if k := l.keys[p.key]; k != nil {
+		if k.n--; k.n <= 0 {
+			delete(l.keys, p.key)
+		}
+	}
+}
+
+// doneLocked counts p out. The caller then calls conn.chatDone without the lock.
+func (l *lanes) doneLocked(p *pendingSend) {
+	l.count--
+	l.bytes -= p.size
+}
+
+// breakLocked ends a lane's stream and moves what it held, in order, to others.
+func (l *lanes) breakLocked(n *lane, life int) {
+	if n.life != life {
+		return
+	}
+	n.life++
+	n.up = false
+	if n.breakUp != nil {
+		n.breakUp()
+		n.breakUp = nil
+	}
+	moved := make([]*pendingSend, 0, len(n.pending)+len(n.queue))
+	for _, p := range n.pending {
+		moved = append(moved, p)
+	}
+	slices.SortFunc(moved, func(a, b *pendingSend) int { return cmp.Compare(a.ref, b.ref) })
+	moved = append(moved, n.queue...)
+	clear(n.pending)
+	n.queue = nil
+	for key, k := range l.keys {
+		if k.lane == n {
+			delete(l.keys, key)
+		}
+	}
+	if len(moved) > 0 {
+		l.s.m.resends.Add(float64(len(moved)))
+	}
+	for _, p := range moved {
+		l.routeLocked(p)
+	}
+}
+
+// run keeps a lane to one replica open until it is told to quit or the replica
+// has left and nothing is outstanding.
+func (l *lanes) run(ctx context.Context, n *lane) {
+	cc, err := l.s.deps.DialLogic(n.replica.Addr)
+	if err != nil {
+		l.s.log.Error("dial logic", "addr", n.replica.Addr, "err", err)
+		l.drop(n)
+		return
+	}
+	defer func() { _ = cc.Close() }()
+	pause := laneBackoffMin
+	for {
+		began := l.s.now()
+		err := l.stream(ctx, n, cc)
+		if ctx.Err() != nil || l.gone(n) {
+			l.drop(n)
+			return
+		}
+		l.s.log.Warn("stream to logic ended", "replica", n.replica.ID, "err", err)
+		if l.s.now()-began > laneBackoffMax {
+			pause = laneBackoffMin
+		}
+		select {
+		case <-time.After(jitter(pause)):
+		case <-ctx.Done():
+		}
+		pause = min(2*pause, laneBackoffMax)
+	}
+}
+
+// gone reports whether a lane that left discovery has nothing left to do.
+func (l *lanes) gone(n *lane) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return n.leaving && len(n.pending) == 0 && len(n.queue) == 0
+}
+
+func (l *lanes) drop(n *lane) {
+	n.quit()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.breakLocked(n, n.life)
+	if l.all[n.replica.ID] == n {
+		delete(l.all, n.replica.ID)
+	}
+}
+
+// alive asks a replica whether it answers at all, and whether it serves.
+func alive(ctx context.Context, cc ClientConn) (answers, serves bool) {
+	ctx, cancel := context.WithTimeout(ctx, laneProbe)
+	defer cancel()
+	r, err := grpc_health_v1.NewHealthClient(cc).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
+	switch status.Code(err) {
+	case codes.OK:
+		return true, r.GetStatus() != grpc_health_v1.HealthCheckResponse_NOT_SERVING
+	case codes.Unimplemented, codes.NotFound:
+		return true, true
+	}
+	return false, false
+}
+
+// stream opens one stream and runs it until it breaks.
+func (l *lanes) stream(ctx context.Context, n *lane, cc ClientConn) error {
+	if _, serves := alive(ctx, cc); !serves {
+		return errNotServing
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	st, err := logicv1.NewMessageServiceClient(cc).SendStream(ctx)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	life := n.life
+	n.up, n.breakUp, n.heard = true, cancel, l.s.now()
+	waiting := l.wait
+	l.wait = nil
+	for _, p := range waiting {
+		l.routeLocked(p)
+	}
+	l.mu.Unlock()
+	l.s.m.lanesUp.Inc()
+	defer l.s.m.lanesUp.Dec()
+
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer cancel()
+		l.write(ctx, n, life, st)
+	})
+	wg.Go(func() { l.watch(ctx, n, life, cc) })
+	err = l.read(n, life, st)
+	cancel()
+	l.mu.Lock()
+	l.breakLocked(n, life)
+	l.mu.Unlock()
+	wg.Wait()
+	return err
+}
+
+var errNotServing = im.E(im.KindUnavailable, "service_unavailable", nil)
+
+// write sends what is queued, everything that came meanwhile in one message.
+func (l *lanes) write(ctx context.Context, n *lane, life int, st logicv1.MessageService_SendStreamClient) {
+	var batch []*logicv1.StreamSend
+	for {
+		select {
+		case <-n.wake:
+		case <-ctx.Done():
+			return
+		}
+		for {
+			l.mu.Lock()
+			if n.life != life {
+				l.mu.Unlock()
+				return
+			}
+			batch = batch[:0]
+			size := 0
+			for len(batch) < len(n.queue) && len(batch) < laneBatch && size < laneBatchBytes {
+				p := n.queue[len(batch)]
+				n.ref++
+				p.ref, p.sent = n.ref, true
+				n.pending[p.ref] = p
+				size += p.size
+				batch = append(batch, &logicv1.StreamSend{Ref: p.ref, Send: p.send})
+			}
+			if len(batch) == len(n.queue) {
+				clear(n.queue)
+				n.queue = n.queue[:0]
+			} else {
+				n.queue = n.queue[len(batch):]
+			}
+			l.mu.Unlock()
+			if len(batch) == 0 {
+				break
+			}
+			if err := st.Send(&logicv1.SendStreamRequest{Sends: batch}); err != nil {
+				return // read has the reason
+			}
+		}
+	}
+}
+
+// read takes results until the stream ends.
+func (l *lanes) read(n *lane, life int, st logicv1.MessageService_SendStreamClient) error {
+	type settled struct {
+		p *pendingSend
+		r *logicv1.SendResult
+	}
+	var done []settled
+	for {
+		resp, err := st.Recv()
+		if err != nil {
+			return err
+		}
+		done = done[:0]
+		l.mu.Lock()
+		if n.life == life {
+			n.heard = l.s.now()
+			for _, r := range resp.GetResults() {
+				p := n.pending[r.GetRef()]
+				if p == nil {
+					continue
+				}
+				delete(n.pending, r.GetRef())
+				l.leaveLocked(p)
+				l.doneLocked(p)
+				res := r.GetResult()
+				if res == nil {
+					res = new(logicv1.SendResult)
+					res.Error = &logicv1.SendError{Kind: int32(im.KindUnknown)}
+				}
+				done = append(done, settled{p, res})
+			}
+		}
+		l.mu.Unlock()
+		for _, d := range done {
+			d.p.conn.chatDone(d.p, d.r, nil)
+		}
+		clear(done)
+	}
+}
+
+// watch breaks the stream when the replica has gone silent with sends
+// outstanding, and ends a lane that left when it is empty. Silence alone may be
+// a slow store: only a replica that does not answer a probe is given up.
+func (l *lanes) watch(ctx context.Context, n *lane, life int, cc ClientConn) {
+	t := time.NewTicker(laneTick)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+		if l.gone(n) {
+			n.quit()
+			return
+		}
+		if !l.silent(n) {
+			continue
+		}
+		if answers, _ := alive(ctx, cc); answers || ctx.Err() != nil {
+			select { // it lives: ask again in a while
+			case <-time.After(laneProbe):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		l.s.m.laneStalls.Inc()
+		l.mu.Lock()
+		l.breakLocked(n, life)
+		l.mu.Unlock()
+		return
+	}
+}
+
+// silent reports whether sends have been outstanding without any result for so
+// long that, with the probe, the failover time is up.
+func (l *lanes) silent(n *lane) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	limit := max(l.s.cfg.SendFailover-laneProbe, l.s.cfg.SendFailover/2)
+	now := l.s.now()
+	if now-n.heard < limit {
+		return false
+	}
+	for _, p := range n.pending {
+		if now-p.queued >= limit {
+			return true
+		}
+	}
+	return len(n.queue) > 0 && now-n.queue[0].queued >= limit
+}
+
+// expire gives up sends whose time is over: refused if they never left this
+// process, else unknown.
+func (l *lanes) expire(ctx context.Context) {
+	t := time.NewTicker(laneTick)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			l.expireNow()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (l *lanes) expireNow() {
+	now := l.s.now()
+	var over []*pendingSend
+	late := func(p *pendingSend) bool {
+		if p.sent {
+			return now-p.at >= l.s.cfg.SendTimeout
+		}
+		return now-p.at >= l.s.cfg.SendFailover
+	}
+	l.mu.Lock()
+	l.wait = slices.DeleteFunc(l.wait, func(p *pendingSend) bool {
+		if !late(p) {
+			return false
+		}
+		over = append(over, p)
+		return true
+	})
+	for _, n := range l.all {
+		for ref, p := range n.pending {
+			if late(p) {
+				delete(n.pending, ref)
+				l.leaveLocked(p)
+				over = append(over, p)
+			}
+		}
+		if len(n.queue) > 0 && late(n.queue[0]) {
+			n.queue = slices.DeleteFunc(n.queue, func(p *pendingSend) bool {
+				if !late(p) {
+					return false
+				}
+				l.leaveLocked(p)
+				over = append(over, p)
+				return true
+			})
+		}
+	}
+	for _, p := range over {
+		l.doneLocked(p)
+	}
+	l.mu.Unlock()
+	for _, p := range over {
+		if p.sent {
+			p.conn.chatDone(p, nil, nil)
+			continue
+		}
+		e := im.E(im.KindUnavailable, "service_unavailable", nil)
+		e.RetryAfter = time.Second
+		p.conn.chatDone(p, nil, e)
+	}
+}
+
+// outstanding is the number of sends that are not settled.
+func (l *lanes) outstanding() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.count
+}

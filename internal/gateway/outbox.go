@@ -1,0 +1,251 @@
+package gateway
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"im-services/internal/wire"
+)
+
+// lingerTimeout is how long a closed connection may take to read our close
+// frame and answer it.
+const lingerTimeout = time.Second
+
+// batchSize is how much is put together for one write.
+const batchSize = 16 << 10
+
+var batches = sync.Pool{New: func() any { b := make([]byte, 0, batchSize); return &b }}
+
+// outbox is the queue of what is still to be written to one connection. Frames
+// in it are shared and never changed.
+type outbox struct {
+	mu      sync.Mutex
+	queue   [][]byte
+	bytes   int  // of the queue and of what is being written
+	writing bool // a writer goroutine is running
+	closing bool // the last frame is queued or written: nothing more
+	dead    bool // the socket is closed
+	room    chan struct{}
+}
+
+var errClosing = errors.New("gateway: connection is closing")
+
+// send queues a frame. It never blocks. A connection that does not drain its
+// outbox is closed as too slow.
+func (c *conn) send(frame []byte) error { return c.enqueue(frame, c.s.cfg.OutboxBytes) }
+
+// sendIfRoom queues a frame that may be lost: not when the outbox is half full.
+func (c *conn) sendIfRoom(frame []byte) {
+	c.out.mu.Lock()
+	full := c.out.bytes+len(frame) > c.s.cfg.OutboxBytes/2
+	c.out.mu.Unlock()
+	if full {
+		c.s.m.dropped.Inc()
+		return
+	}
+	_ = c.send(frame)
+}
+
+func (c *conn) enqueue(frame []byte, limit int) error {
+	o := &c.out
+	o.mu.Lock()
+	if o.closing || o.dead {
+		o.mu.Unlock()
+		return errClosing
+	}
+	// One frame always fits: a single large message must reach its reader.
+	if o.bytes > 0 && o.bytes+len(frame) > limit {
+		o.mu.Unlock()
+		c.s.m.slow.Inc()
+		c.shut(wire.CloseTooSlow, nil)
+		return errClosing
+	}
+	o.queue = append(o.queue, frame)
+	o.bytes += len(frame)
+	start := !o.writing
+	o.writing = true
+	o.mu.Unlock()
+	if start {
+		c.s.wg.Go(c.write)
+	}
+	return nil
+}
+
+// closeWith writes what is queued, then farewell (if any), then a close frame,
+// and ends the connection. Only the first call has an effect. The caller must
+// not hold c.mu.
+func (c *conn) closeWith(code wire.CloseCode, farewell []byte) {
+	c.shut(code, farewell)
+	c.stop()
+}
+
+// shut is closeWith for callers that may hold c.mu: the writer stops the rest.
+// What a too slow client still has queued is dropped.
+func (c *conn) shut(code wire.CloseCode, farewell []byte) {
+	o := &c.out
+	o.mu.Lock()
+	if o.closing || o.dead {
+		o.mu.Unlock()
+		return
+	}
+	o.closing = true
+	if code == wire.CloseTooSlow {
+		for _, f := range o.queue {
+			o.bytes -= len(f)
+		}
+		clear(o.queue)
+		o.queue = o.queue[:0]
+	}
+	if farewell != nil {
+		o.queue = append(o.queue, farewell)
+		o.bytes += len(farewell)
+	}
+	last := closeFrame(code)
+	o.queue = append(o.queue, last)
+	o.bytes += len(last)
+	start := !o.writing
+	o.writing = true
+	o.mu.Unlock()
+	c.s.m.closes.WithLabelValues(closeLabel(code)).Inc()
+	if start {
+		c.s.wg.Go(c.write)
+	}
+}
+
+// write is the writer goroutine: it writes until the outbox is empty.
+func (c *conn) write() {
+	o := &c.out
+	var spare [][]byte
+	for {
+		o.mu.Lock()
+		if len(o.queue) == 0 || o.dead {
+			o.writing = false
+			// Keep a small queue for next time; a burst's goes back.
+			if cap(o.queue) > 8 {
+				o.queue = nil
+			}
+			closing := o.closing && !o.dead
+			o.mu.Unlock()
+			if closing {
+				// The reader takes it from here: it waits for the peer's close
+				// frame, not for ever.
+				halfClose(c.nc)
+				_ = c.nc.SetReadDeadline(time.Now().Add(lingerTimeout))
+			}
+			return
+		}
+		queue := o.queue
+		o.queue = spare
+		closing := o.closing
+		o.mu.Unlock()
+		if closing {
+			c.stop()
+		}
+
+		n, err := c.writeAll(queue)
+		clear(queue)
+		spare = queue[:0]
+
+		o.mu.Lock()
+		o.bytes -= n
+		if err != nil {
+			o.dead = true
+			clear(o.queue)
+			o.queue = nil
+		}
+		if o.room != nil && (err != nil || o.bytes <= c.s.cfg.OutboxBytes/2) {
+			close(o.room)
+			o.room = nil
+		}
+		o.mu.Unlock()
+		if err != nil {
+			c.s.m.writeErrors.Inc()
+			c.kill()
+		}
+	}
+}
+
+// writeAll writes frames in as few system calls as is sensible and returns the
+// bytes they take, written or not.
+func (c *conn) writeAll(queue [][]byte) (size int, err error) {
+	for _, f := range queue {
+		size += len(f)
+	}
+	deadline := time.Now().Add(c.s.cfg.WriteTimeout)
+	if err := c.nc.SetWriteDeadline(deadline); err != nil {
+		return size, err
+	}
+	if len(queue) == 1 {
+		_, err = c.nc.Write(queue[0])
+		return size, err
+	}
+	p := batches.Get().(*[]byte) //nolint:forcetypeassert // the pool holds nothing else
+	defer batches.Put(p)
+	batch := (*p)[:0]
+	for i, f := range queue {
+		if len(batch)+len(f) <= cap(batch) {
+			batch = append(batch, f...)
+			if i < len(queue)-1 {
+				continue
+			}
+			f = nil
+		}
+		if len(batch) > 0 {
+			if _, err = c.nc.Write(batch); err != nil {
+				return size, err
+			}
+			batch = batch[:0]
+		}
+		switch {
+		case f == nil:
+		case len(f) > cap(batch):
+			if _, err = c.nc.Write(f); err != nil {
+				return size, err
+			}
+		default:
+			batch = append(batch, f...)
+			if i == len(queue)-1 {
+				if _, err = c.nc.Write(batch); err != nil {
+					return size, err
+				}
+			}
+		}
+	}
+	return size, nil
+}
+
+// roomFor returns a channel that is closed once the outbox has drained to half
+// its limit or the connection is over; nil if there is room now.
+func (c *conn) roomFor() <-chan struct{} {
+	o := &c.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.dead || o.closing || o.bytes <= c.s.cfg.OutboxBytes/2 {
+		return nil
+	}
+	if o.room == nil {
+		o.room = make(chan struct{})
+	}
+	return o.room
+}
+
+// kill ends the connection at once, without a word. The reader notices.
+func (c *conn) kill() {
+	o := &c.out
+	o.mu.Lock()
+	o.dead = true
+	if o.room != nil {
+		close(o.room)
+		o.room = nil
+	}
+	o.mu.Unlock()
+	_ = c.nc.Close()
+	c.stop()
+}
+
+func (c *conn) closed() bool {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return c.out.closing || c.out.dead
+}

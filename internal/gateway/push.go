@@ -1,0 +1,175 @@
+package gateway
+
+import (
+	"sync"
+
+	pushv1 "im-services/api/proto/push/v1"
+	"im-services/internal/im"
+	"im-services/internal/wire"
+)
+
+// HandlePush takes one body from the bus: messages and events for connections
+// of this gateway. It never blocks on a socket or an RPC and never asks for the
+// body again: what it cannot use, a sync will bring. Bodies should be handled
+// one at a time, in order.
+func (s *Server) HandlePush(body []byte) {
+	now := s.now()
+	s.checkStall(now)
+	env, err := s.deps.Codec.Unmarshal(body)
+	if err != nil {
+		s.m.badPushes.Inc()
+		s.log.Warn("drop a body from the bus", "err", err)
+		return
+	}
+	if env.GetGatewayId() != string(s.id) {
+		s.m.badPushes.Inc()
+		return
+	}
+	s.m.pushes.Inc()
+
+	msgs := make([]*message, len(env.GetMessages()))
+	for i, pb := range env.GetMessages() {
+		msgs[i] = s.newMessage(pb)
+	}
+	for _, d := range env.GetDeliveries() {
+		run := make([]*message, 0, len(d.GetMessages()))
+		for _, i := range d.GetMessages() {
+			if i < 0 || int(i) >= len(msgs) {
+				s.m.badPushes.Inc()
+				return
+			}
+			run = append(run, msgs[i])
+		}
+		pvs := d.GetPvs()
+		for i, u := range d.GetUserIds() {
+			var pv im.PV
+			if i < len(pvs) {
+				pv = im.PV(pvs[i])
+			}
+			s.hub.each(im.UserID(u), func(c *conn) { c.deliver(env.GetEpoch(), pv, run, now) })
+		}
+	}
+	for _, e := range env.GetEvents() {
+		s.handleEvent(e)
+	}
+}
+
+// handleEvent writes an event to the users it is for.
+func (s *Server) handleEvent(e *pushv1.Event) {
+	var frame []byte
+	switch b := e.GetBody().(type) {
+	case *pushv1.Event_Kick:
+		s.handleKick(e.GetUserIds(), b.Kick)
+		return
+	case *pushv1.Event_Presence:
+		if !s.presence.newer(im.UserID(b.Presence.GetUserId()), b.Presence.GetVersion()) {
+			s.m.repeats.Inc()
+			return
+		}
+		for _, u := range e.GetUserIds() {
+			frame := seal(wire.AppendPresence(newFrame(128), wire.Presence{
+				User: im.UserID(b.Presence.GetUserId()), Receiver: im.UserID(u), Online: b.Presence.GetOnline(),
+			}), opText)
+			s.hub.each(im.UserID(u), func(c *conn) { c.event(frame) })
+		}
+		return
+	case *pushv1.Event_Friend:
+		frame = seal(wire.AppendFriend(newFrame(256), friendFrame(b.Friend), s.zone), opText)
+	case *pushv1.Event_Session:
+		v := b.Session
+		frame = seal(wire.AppendSession(newFrame(640), &wire.GroupSession{
+			ID: v.GetSessionId(), Owner: im.UserID(v.GetOwnerId()), CreatedAtMS: v.GetCreatedAtMs(),
+			Group: wire.GroupCard{
+				ID: v.GetGroupId(), Owner: im.UserID(v.GetGroupOwnerId()), Name: v.GetGroupName(),
+				Info: v.GetGroupInfo(), Avatar: v.GetGroupAvatar(), CreatedAtMS: v.GetGroupCreatedAtMs(),
+				HasPassword: v.GetGroupHasPassword(), Hot: v.GetGroupHot(),
+			},
+		}, s.zone), opText)
+	case *pushv1.Event_Recall:
+		v := b.Recall
+		frame = seal(wire.AppendRecall(newFrame(160), &wire.Recall{
+			ID: im.MessageID(v.GetMessageId()), ClientMsgID: im.ClientMsgID(v.GetClientMsgId()),
+			From: im.UserID(v.GetSenderId()), To: v.GetToId(), Kind: im.ChannelKind(v.GetKind()),
+		}), opText)
+	case *pushv1.Event_Call:
+		v := b.Call
+		frame = seal(wire.AppendCall(newFrame(320), &wire.Call{
+			Caller: profileOf(v.GetCaller(), v.GetCallerId()), Callee: im.UserID(v.GetCalleeId()),
+			Text: v.GetText(), SentAtMS: v.GetSentAtMs(),
+		}, s.zone), opText)
+	default:
+		return // of a newer logic
+	}
+	for _, u := range e.GetUserIds() {
+		s.hub.each(im.UserID(u), func(c *conn) { c.event(frame) })
+	}
+}
+
+func (s *Server) handleKick(users []int64, k *pushv1.KickEvent) {
+	for _, u := range users {
+		var target *conn
+		s.hub.each(im.UserID(u), func(c *conn) {
+			if int64(c.id) == k.GetConnId() {
+				target = c
+			}
+		})
+		switch {
+		case target == nil:
+		case k.GetReason() == kickRevoked:
+			target.closeWith(wire.CloseReplaced, nil)
+		default:
+			target.displace(k.GetPeerIp())
+		}
+	}
+}
+
+const kickRevoked = "revoked"
+
+func profileOf(p *pushv1.Profile, id int64) wire.Profile {
+	if p.GetId() != 0 {
+		id = p.GetId()
+	}
+	return wire.Profile{ID: im.UserID(id), Name: p.GetName(), Avatar: p.GetAvatar(), Email: p.GetEmail()}
+}
+
+func friendFrame(v *pushv1.FriendEvent) *wire.Friend {
+	f := &wire.Friend{
+		Code: wire.CodeFriendRequest, ID: v.GetRecordId(), Requester: im.UserID(v.GetRequesterId()),
+		Answerer: im.UserID(v.GetAnswererId()), Status: v.GetStatus(), Information: v.GetInformation(),
+		CreatedAtMS: v.GetCreatedAtMs(),
+	}
+	switch v.GetStatus() {
+	case 1:
+		f.Code = wire.CodeFriendAccepted
+		f.Shown = profileOf(v.GetProfile(), v.GetAnswererId())
+	case 2:
+		f.Code = wire.CodeFriendRefused
+		f.Shown = profileOf(v.GetProfile(), v.GetAnswererId())
+	default:
+		f.Shown = profileOf(v.GetProfile(), v.GetRequesterId())
+	}
+	return f
+}
+
+// maxPresence bounds the users whose presence version is remembered.
+const maxPresence = 1 << 16
+
+// presenceVersions keeps news of one user from going backwards.
+type presenceVersions struct {
+	mu   sync.Mutex
+	seen map[im.UserID]int64
+}
+
+// newer reports whether the version is newer than what was seen, and notes it.
+func (p *presenceVersions) newer(u im.UserID, version int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if version <= p.seen[u] {
+		return false
+	}
+	if p.seen == nil || len(p.seen) >= maxPresence {
+		p.seen = map[im.UserID]int64{} // forgetting costs at most a late frame out of order
+	}
+	p.seen[u] = version
+	return true
+}

@@ -1,0 +1,197 @@
+package gateway
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/im"
+)
+
+const (
+	maxReceipts   = 200_000
+	maxGone       = 100_000
+	reportBatch   = 1_000
+	reportTimeout = 2 * time.Second
+	reportBackoff = time.Second
+	goneInterval  = 50 * time.Millisecond
+)
+
+// receipt says that a platform of a user has a conversation up to a place,
+// named by seq or by message.
+type receipt struct {
+	user     im.UserID
+	platform im.Platform
+	conv     im.ConversationID
+	seq      im.Seq
+	msg      im.MessageID
+}
+
+// reports collects what logic should know but nobody waits for: receipts and
+// closed connections. What cannot be told is kept, within bounds; a receipt
+// lost means that messages come twice, a disconnect lost that presence errs
+// until this gateway is gone.
+type reports struct {
+	s *Server
+
+	mu       sync.Mutex
+	receipts map[receipt]im.Seq // keyed without the seq
+	gone     []*logicv1.Conn
+}
+
+func (r *reports) ack(a receipt) {
+	seq := a.seq
+	a.seq = 0
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mergeLocked(a, seq)
+}
+
+func (r *reports) mergeLocked(key receipt, seq im.Seq) {
+	old, ok := r.receipts[key]
+	if !ok && len(r.receipts) >= maxReceipts {
+		r.s.m.dropped.Inc()
+		return
+	}
+	if r.receipts == nil {
+		r.receipts = map[receipt]im.Seq{}
+	}
+	r.receipts[key] = max(old, seq)
+}
+
+func (r *reports) disconnect(c *conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.gone) < maxGone {
+		r.gone = append(r.gone, c.pb())
+	}
+}
+
+// loop calls flush every interval; after a failure it pauses longer.
+func (r *reports) loop(ctx context.Context, interval time.Duration, flush func(context.Context) error) {
+	for {
+		select {
+		case <-time.After(interval):
+		case <-ctx.Done():
+			return
+		}
+		if err := flush(ctx); err != nil {
+			r.s.m.reportErrors.Inc()
+			select {
+			case <-time.After(jitter(reportBackoff)):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// flushReceipts tells logic all receipts collected so far.
+func (r *reports) flushReceipts(ctx context.Context) error {
+	r.mu.Lock()
+	todo := r.receipts
+	r.receipts = nil
+	r.mu.Unlock()
+	req := &logicv1.AcknowledgeRequest{}
+	sent := make([]receipt, 0, min(len(todo), reportBatch))
+	send := func() error {
+		if len(req.Acks) == 0 {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+		defer cancel()
+		if _, err := r.s.deps.Connections.Acknowledge(ctx, req); err != nil {
+			return err
+		}
+		for _, key := range sent {
+			delete(todo, key)
+		}
+		req.Acks, sent = nil, sent[:0]
+		return nil
+	}
+	var err error
+	for key, seq := range todo {
+		req.Acks = append(req.Acks, &logicv1.Ack{
+			UserId: int64(key.user), Platform: int32(key.platform), ConversationId: int64(key.conv),
+			Seq: int64(seq), MessageId: int64(key.msg),
+		})
+		if sent = append(sent, key); len(sent) == reportBatch {
+			if err = send(); err != nil {
+				break
+			}
+		}
+	}
+	if err == nil {
+		err = send()
+	}
+	if err != nil {
+		r.mu.Lock()
+		for key, seq := range todo {
+			r.mergeLocked(key, seq)
+		}
+		r.mu.Unlock()
+	}
+	return err
+}
+
+// flushGone tells logic which connections are closed.
+func (r *reports) flushGone(ctx context.Context) error {
+	for {
+		r.mu.Lock()
+		n := min(len(r.gone), reportBatch)
+		batch := r.gone[:n:n]
+		r.mu.Unlock()
+		if n == 0 {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+		_, err := r.s.deps.Connections.Disconnect(ctx, &logicv1.DisconnectRequest{GatewayId: string(r.s.id), Conns: batch})
+		cancel()
+		if err != nil {
+			return err
+		}
+		r.mu.Lock()
+		r.gone = append([]*logicv1.Conn(nil), r.gone[n:]...)
+		r.mu.Unlock()
+	}
+}
+
+// proofs holds the connections that wait until they may ask for proof again.
+type proofs struct {
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+}
+
+func (p *proofs) add(c *conn) {
+	p.mu.Lock()
+	if p.conns == nil {
+		p.conns = map[*conn]struct{}{}
+	}
+	p.conns[c] = struct{}{}
+	p.mu.Unlock()
+}
+
+// run asks, every interval, for the proofs that are due.
+func (p *proofs) run(ctx context.Context, interval time.Duration) {
+	t := time.NewTicker(interval)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+		p.mu.Lock()
+		due := p.conns
+		p.conns = nil
+		p.mu.Unlock()
+		for c := range due {
+			c.mu.Lock()
+			if !c.stopped && !c.receipts {
+				c.proveLocked()
+			}
+			c.mu.Unlock()
+		}
+	}
+}

@@ -1,0 +1,254 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	logicv1 "im-services/api/proto/logic/v1"
+	pushv1 "im-services/api/proto/push/v1"
+	"im-services/internal/im"
+	"im-services/internal/wire"
+)
+
+const (
+	// syncIdle ends a backlog stream that brings nothing for so long while the
+	// client could take more.
+	syncIdle     = 5 * time.Second
+	syncRetryMin = 200 * time.Millisecond
+	syncRetryMax = 2 * time.Second
+)
+
+// syncLocked begins to read from the store what the connection misses. Pushes
+// held until now are dropped: what was pushed is stored, so the sync brings it.
+func (c *conn) syncLocked(cause string) {
+	if c.stopped {
+		return
+	}
+	c.phase = phaseSyncing
+	c.held, c.ahead, c.again = nil, nil, false
+	if c.stopSync != nil { // one is running: let it go round once more
+		c.again = true
+		return
+	}
+	c.s.m.syncs.WithLabelValues(cause).Inc()
+	ctx, cancel := context.WithCancel(c.s.ctx)
+	c.stopSync = cancel
+	register := cause == "connect"
+	c.s.wg.Go(func() { c.sync(ctx, register) })
+}
+
+// sync reads the backlog, again and again until it worked, and goes live. With
+// register the connection becomes known to logic first.
+func (c *conn) sync(ctx context.Context, register bool) {
+	pause := syncRetryMin
+	for {
+		err := c.s.limitSyncs(ctx, func() error { return c.backlog(ctx, &register) })
+		if err == nil {
+			if c.live() {
+				return
+			}
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		c.s.m.syncErrors.Inc()
+		switch im.KindOf(err) {
+		case im.KindForbidden, im.KindUnauthorized, im.KindInvalid:
+			c.s.log.Info("logic refuses a connection", "reason", im.ReasonOf(err))
+			c.closeWith(wire.ClosePolicy, nil)
+			return
+		}
+		// Logic is away. The socket stays: what it misses is read once logic is back.
+		select {
+		case <-time.After(jitter(pause)):
+		case <-ctx.Done():
+			return
+		}
+		pause = min(2*pause, syncRetryMax)
+	}
+}
+
+// live ends a sync: what was pushed meanwhile is applied. It reports false if
+// another round is needed first.
+func (c *conn) live() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped {
+		return true
+	}
+	if c.again {
+		c.again = false
+		c.held, c.ahead = nil, nil
+		return false
+	}
+	c.stopSync()
+	c.stopSync = nil
+	c.phase = phaseLive
+	c.wantPV = 0
+	c.retryLocked()
+	c.watchLocked()
+	return true
+}
+
+// backlog reads once what the connection misses and writes it.
+func (c *conn) backlog(ctx context.Context, register *bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	idle := time.AfterFunc(syncIdle, cancel)
+	defer idle.Stop()
+
+	req := &logicv1.BacklogRequest{GatewayId: string(c.s.id), Conn: c.pb(), Register: *register, PeerIp: c.ip}
+	c.mu.Lock()
+	for conv, seq := range c.positions {
+		req.Positions = append(req.Positions, &logicv1.Cursor{ConversationId: int64(conv), Seq: int64(seq)})
+	}
+	c.mu.Unlock()
+	stream, err := c.s.deps.Connections.Backlog(ctx, req)
+	if err != nil {
+		return err
+	}
+	var done bool
+	for first := true; ; first = false {
+		resp, err := stream.Recv()
+		if errors.Is(err, io.EOF) && done {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		idle.Stop()
+		if first {
+			c.registered(im.PV(resp.GetPv()), resp.GetEpoch())
+			if *register {
+				*register = false
+				c.s.displaceOlder(c)
+			}
+		}
+		for _, run := range resp.GetConversations() {
+			if err := c.writeRun(ctx, run); err != nil {
+				return err
+			}
+		}
+		if resp.GetDone() {
+			done = true
+		}
+		idle.Reset(syncIdle)
+	}
+}
+
+// registered takes the counter that the backlog was read after.
+func (c *conn) registered(pv im.PV, epoch string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if epoch == c.epoch {
+		pv = max(pv, c.pv)
+	}
+	c.pv, c.epoch, c.joined = pv, epoch, true
+}
+
+// writeRun writes a run of one conversation, waiting for room in the outbox.
+func (c *conn) writeRun(ctx context.Context, run *logicv1.BacklogConversation) error {
+	conv := im.ConversationID(run.GetConversationId())
+	for _, pb := range run.GetMessages() {
+		for room := c.roomFor(); room != nil; room = c.roomFor() {
+			select {
+			case <-room:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		m := c.s.newMessage(pb)
+		c.mu.Lock()
+		if c.stopped {
+			c.mu.Unlock()
+			return errClosing
+		}
+		at, known := c.positions[conv]
+		switch {
+		case known && m.seq <= at:
+		case known && m.seq > at+1 && m.kind == im.Group:
+			// Passed over: the client must read the history to have it all.
+			_ = c.send(seal(wire.AppendSyncNeeded(newFrame(64), conv, at), opText))
+			fallthrough
+		default:
+			c.writeLocked(m)
+		}
+		c.mu.Unlock()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped {
+		return errClosing
+	}
+	if seq := im.Seq(run.GetPosition()); seq > c.positions[conv] {
+		c.setPositionLocked(conv, seq)
+	}
+	return nil
+}
+
+// newMessage builds a message and its frame.
+func (s *Server) newMessage(pb *pushv1.Message) *message {
+	m := &message{
+		conv:           im.ConversationID(pb.GetConversationId()),
+		seq:            im.Seq(pb.GetSeq()),
+		sender:         im.UserID(pb.GetSenderId()),
+		kind:           im.ChannelKind(pb.GetKind()),
+		senderPlatform: im.Platform(pb.GetSenderPlatform()),
+		contiguous:     pb.GetContiguous(),
+	}
+	if pb.GetStatus() == statusRecalled {
+		// Nothing to show, but the place must be taken.
+		m.frame = seal(wire.AppendRecall(newFrame(192), &wire.Recall{
+			ID: im.MessageID(pb.GetId()), ClientMsgID: im.ClientMsgID(pb.GetClientMsgId()), From: m.sender,
+			To: pb.GetToId(), Kind: m.kind, Seq: m.seq, ConversationID: m.conv,
+		}), opText)
+		return m
+	}
+	m.frame = seal(wire.AppendChat(newFrame(chatFrameSize+len(pb.GetText())+len(pb.GetDataJson())), &wire.Chat{
+		ID: im.MessageID(pb.GetId()), ClientMsgID: im.ClientMsgID(pb.GetClientMsgId()),
+		ConversationID: m.conv, Seq: m.seq, Kind: m.kind, From: m.sender, To: pb.GetToId(),
+		Type: pb.GetType(), Text: pb.GetText(), Data: pb.GetDataJson(), SentAtMS: pb.GetSentAtMs(),
+	}, s.zone), opText)
+	return m
+}
+
+const (
+	statusRecalled = 2
+	// chatFrameSize is about what a chat frame takes besides text and data.
+	chatFrameSize = 448
+)
+
+// limitSyncs runs f when its turn comes.
+func (s *Server) limitSyncs(ctx context.Context, f func() error) error {
+	select {
+	case s.syncs <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-s.syncs }()
+	start := time.Now()
+	err := f()
+	s.m.syncSeconds.Observe(time.Since(start).Seconds())
+	return err
+}
+
+// displaceOlder closes the user's older connections of the same platform on
+// this gateway; logic sees to those on others.
+func (s *Server) displaceOlder(c *conn) {
+	if s.cfg.MultiDevice != multiDisplace {
+		return
+	}
+	var older []*conn
+	s.hub.each(c.user, func(o *conn) {
+		if o != c && o.platform == c.platform &&
+			(o.sinceMS < c.sinceMS || o.sinceMS == c.sinceMS && o.id < c.id) {
+			older = append(older, o)
+		}
+	})
+	for _, o := range older {
+		o.displace(c.ip)
+	}
+}

@@ -1,0 +1,224 @@
+package gateway
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"im-services/internal/im"
+	"im-services/internal/token"
+	"im-services/internal/wire"
+)
+
+// subprotocol offered by clients that send their token as the one after it.
+const subprotocol = "bearer"
+
+func newUpgrader() websocket.Upgrader {
+	return websocket.Upgrader{
+		HandshakeTimeout: 10 * time.Second,
+		ReadBufferSize:   256, // of gorilla's own reader, which is not used after the handshake
+		WriteBufferPool:  &sync.Pool{},
+		Subprotocols:     []string{subprotocol},
+		CheckOrigin:      func(*http.Request) bool { return true }, // checked before
+		Error: func(w http.ResponseWriter, _ *http.Request, status int, _ error) {
+			reject(w, status, http.StatusText(status))
+		},
+	}
+}
+
+// reject answers a request that does not become a connection.
+func reject(w http.ResponseWriter, status int, text string) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Access-Control-Allow-Origin", "*")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
+		h.Set("Retry-After", "1")
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(wire.AppendUnauthorized(nil, status, text))
+}
+
+// ServeHTTP makes a connection of a request to the connect path.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	fail := func(status int, reason string) {
+		s.m.handshakes.WithLabelValues(reason).Inc()
+		reject(w, status, s.describe(reason).Text)
+	}
+	if r.Method != http.MethodGet {
+		w.Header().Set("Allow", http.MethodGet)
+		fail(http.StatusMethodNotAllowed, "bad_handshake")
+		return
+	}
+	if s.draining.Load() || s.hub.count.Load() >= int64(s.cfg.MaxConnections) {
+		fail(http.StatusServiceUnavailable, "overloaded")
+		return
+	}
+	ip := s.clientIP(r)
+	if !s.rates.allow(ip, s.cfg.ConnectRate, time.Now()) {
+		fail(http.StatusTooManyRequests, "rate_limited")
+		return
+	}
+	raw, inHeader := s.credentials(r)
+	if !s.origins.allow(r.Header.Values("Origin"), inHeader) {
+		fail(http.StatusForbidden, "bad_origin")
+		return
+	}
+	if raw == "" {
+		fail(http.StatusUnauthorized, "unauthorized")
+		return
+	}
+	claims, err := s.identity.redeem(r.Context(), raw)
+	if err != nil {
+		if kind := im.KindOf(err); kind == im.KindUnavailable || kind == im.KindInternal {
+			fail(http.StatusServiceUnavailable, "service_unavailable")
+		} else {
+			fail(http.StatusUnauthorized, "unauthorized")
+		}
+		return
+	}
+	platform, ok := im.ParsePlatform(r.URL.Query().Get("platform"))
+	if !ok {
+		fail(http.StatusBadRequest, "bad_platform")
+		return
+	}
+	ws, err := s.upgrader.Upgrade(w, r, nil)
+	if err != nil {
+		s.m.handshakes.WithLabelValues("bad_handshake").Inc()
+		return // the upgrader has answered
+	}
+	s.m.handshakes.WithLabelValues("ok").Inc()
+	s.accept(ws.NetConn(), &claims, platform, ip)
+}
+
+// accept takes over an upgraded socket. Nothing of net/http nor of gorilla is
+// kept: their buffers would cost more than the connection.
+func (s *Server) accept(nc net.Conn, claims *token.Claims, platform im.Platform, ip string) {
+	if t, ok := nc.(interface{ SetWriteBuffer(int) error }); ok {
+		_ = t.SetWriteBuffer(s.cfg.SocketBuffer)
+	}
+	now := s.now()
+	c := &conn{
+		s: s, nc: nc, id: im.ConnID(s.connIDs.Add(1)), user: claims.UserID, platform: platform,
+		sinceMS: time.Now().UnixMilli(), ip: ip,
+		who: identityOf{
+			name: claims.Name, email: claims.Email, avatar: claims.Avatar, session: claims.SessionID,
+			issuedAt: claims.IssuedAt.Unix(), expires: now + time.Until(claims.ExpiresAt) + token.DefaultLeeway,
+		},
+		tokens: float64(s.cfg.FrameBurst), tokensAt: now,
+	}
+	c.in.src = c
+	c.heard.Store(int64(now))
+	s.hub.add(c)
+	s.wg.Go(c.read)
+	c.mu.Lock()
+	c.syncLocked("connect")
+	c.mu.Unlock()
+	switch {
+	case s.draining.Load():
+		c.closeWith(wire.CloseRestart, nil)
+	case s.identity.revoked(claims):
+		// Revoked while we shook hands.
+		c.closeWith(wire.CloseReplaced, nil)
+	}
+}
+
+// credentials finds what the client proves itself with. A query token decides
+// alone; inHeader tells that a page could not have made the request.
+func (s *Server) credentials(r *http.Request) (raw string, inHeader bool) {
+	if q := r.URL.Query().Get("token"); q != "" {
+		q = trimBearer(q)
+		if s.cfg.RefuseQueryTokens && strings.Contains(q, ".") {
+			return "", false
+		}
+		return q, false
+	}
+	if h := r.Header.Get("Authorization"); h != "" {
+		return trimBearer(h), true
+	}
+	offered := websocket.Subprotocols(r)
+	if len(offered) == 2 && offered[0] == subprotocol {
+		return offered[1], true
+	}
+	return "", false
+}
+
+func trimBearer(s string) string {
+	s = strings.TrimSpace(s)
+	if len(s) > 7 && strings.EqualFold(s[:7], "bearer ") {
+		return strings.TrimSpace(s[7:])
+	}
+	return s
+}
+
+// clientIP is the address of the client: the nearest one in X-Forwarded-For
+// that is not a trusted proxy, if the request came through one.
+func (s *Server) clientIP(r *http.Request) string {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return ""
+	}
+	addr := ap.Addr().Unmap()
+	if !s.trusted(addr) {
+		return addr.String()
+	}
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(hops) - 1; i >= 0; i-- {
+		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		if err != nil {
+			break
+		}
+		addr = hop.Unmap()
+		if !s.trusted(addr) {
+			break
+		}
+	}
+	return addr.String()
+}
+
+func (s *Server) trusted(a netip.Addr) bool {
+	for _, p := range s.cfg.TrustedProxies {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// maxRateEntries bounds the addresses that are counted at once.
+const maxRateEntries = 1 << 16
+
+// connectRates counts new connections per address and minute.
+type connectRates struct {
+	mu     sync.Mutex
+	minute int64
+	counts map[string]int
+}
+
+func (c *connectRates) allow(ip string, limit int, now time.Time) bool {
+	if limit <= 0 {
+		return true
+	}
+	minute := now.Unix() / 60
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.counts == nil || c.minute != minute || len(c.counts) >= maxRateEntries {
+		c.minute, c.counts = minute, map[string]int{}
+	}
+	c.counts[ip]++
+	return c.counts[ip] <= limit
+}
+
+func closeLabel(code wire.CloseCode) string {
+	if code.Text() == "" {
+		return "other"
+	}
+	return strconv.Itoa(int(code))
+}

@@ -1,0 +1,264 @@
+package gateway
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/im"
+)
+
+const (
+	markTick    = 200 * time.Millisecond
+	markTimeout = 2 * time.Second
+	markPace    = 50 * time.Millisecond // between two chunks, at most
+	assertBatch = 500
+)
+
+// marks compares the connections with what logic knows of them: push counters,
+// routes, displacement.
+type marks struct {
+	s *Server
+
+	mu      sync.Mutex
+	asserts map[*conn]struct{}
+	now     bool // a round is wanted at once
+	strict  bool // it trusts nothing that is in flight
+}
+
+// assert asks for the connection's route to be registered again. The caller may
+// hold c.mu.
+func (m *marks) assert(c *conn) {
+	m.mu.Lock()
+	if m.asserts == nil {
+		m.asserts = map[*conn]struct{}{}
+	}
+	m.asserts[c] = struct{}{}
+	m.mu.Unlock()
+}
+
+// soon asks for a round at once.
+func (m *marks) soon(strict bool) {
+	m.mu.Lock()
+	m.now = true
+	m.strict = m.strict || strict
+	m.mu.Unlock()
+}
+
+func (m *marks) run(ctx context.Context) {
+	t := time.NewTicker(markTick)
+	defer t.Stop()
+	last := m.s.now()
+	for {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+		m.assertAll(ctx)
+		degraded := m.s.deps.BusConnected != nil && !m.s.deps.BusConnected()
+		interval := m.s.cfg.WatermarkInterval
+		if degraded {
+			interval = m.s.cfg.WatermarkDegraded
+		}
+		m.mu.Lock()
+		due, strict := m.now, m.strict || degraded
+		m.now, m.strict = false, false
+		m.mu.Unlock()
+		if due || m.s.now()-last >= interval {
+			last = m.s.now()
+			m.round(ctx, interval, strict)
+		}
+	}
+}
+
+// round asks about all connections, in chunks.
+func (m *marks) round(ctx context.Context, interval time.Duration, strict bool) {
+	conns := m.s.hub.all()
+	chunks := (len(conns) + m.s.cfg.WatermarkChunk - 1) / m.s.cfg.WatermarkChunk
+	for i := range chunks {
+		if i > 0 {
+			select {
+			case <-time.After(min(markPace, interval/time.Duration(2*chunks))):
+			case <-ctx.Done():
+				return
+			}
+		}
+		chunk := conns[i*m.s.cfg.WatermarkChunk : min(len(conns), (i+1)*m.s.cfg.WatermarkChunk)]
+		m.chunk(ctx, chunk, strict)
+	}
+}
+
+func (m *marks) chunk(ctx context.Context, conns []*conn, strict bool) {
+	req := &logicv1.WatermarkRequest{GatewayId: string(m.s.id)}
+	asked := make([]*conn, 0, len(conns))
+	for _, c := range conns {
+		if c.joinedNow() {
+			asked = append(asked, c)
+			req.Conns = append(req.Conns, c.pb())
+		}
+	}
+	if len(asked) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, markTimeout)
+	defer cancel()
+	resp, err := m.s.deps.Connections.Watermark(ctx, req)
+	if err != nil || len(resp.GetMarks()) != len(asked) || resp.GetEpoch() == "" {
+		m.s.m.markErrors.Inc()
+		for _, c := range asked {
+			c.unfence()
+		}
+		return
+	}
+	for i, c := range asked {
+		c.compare(resp.GetEpoch(), resp.GetMarks()[i], strict)
+	}
+}
+
+// joinedNow reports whether logic knows of the connection.
+func (c *conn) joinedNow() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.stopped && c.joined
+}
+
+// unfence lets a fenced connection sync although nothing is known of its route.
+func (c *conn) unfence() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.phase == phaseFenced {
+		c.syncLocked("fence")
+	}
+}
+
+// compare takes what logic knows of a connection.
+func (c *conn) compare(epoch string, w *logicv1.Watermark, strict bool) {
+	if w.GetDisplaced() {
+		c.displace("")
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped {
+		return
+	}
+	if !w.GetRouted() || epoch != c.epoch {
+		c.s.marks.assert(c)
+		return
+	}
+	pv := im.PV(w.GetPv())
+	switch c.phase {
+	case phaseFenced:
+		if pv != c.pv {
+			c.syncLocked("fence")
+			return
+		}
+		c.phase = phaseLive
+		c.retryLocked()
+		c.watchLocked()
+	case phaseLive:
+		switch {
+		case pv <= c.pv:
+			c.wantPV = 0
+		case strict, c.wantPV != 0 && c.pv < c.wantPV:
+			// It was behind the last time, and what it lacked then has not come.
+			c.syncLocked("watermark")
+		default:
+			c.wantPV = pv
+		}
+	}
+}
+
+// assertAll registers the routes that logic forgot, and syncs: what was pushed
+// while there was no route went nowhere.
+func (m *marks) assertAll(ctx context.Context) {
+	for ctx.Err() == nil {
+		m.mu.Lock()
+		batch := make([]*conn, 0, min(len(m.asserts), assertBatch))
+		for c := range m.asserts {
+			if len(batch) == assertBatch {
+				break
+			}
+			batch = append(batch, c)
+			delete(m.asserts, c)
+		}
+		m.mu.Unlock()
+		req := &logicv1.AssertRequest{GatewayId: string(m.s.id)}
+		live := batch[:0]
+		for _, c := range batch {
+			if c.joinedNow() {
+				live = append(live, c)
+				req.Conns = append(req.Conns, c.pb())
+			}
+		}
+		if len(live) == 0 {
+			return
+		}
+		m.s.m.asserts.Add(float64(len(live)))
+		callCtx, cancel := context.WithTimeout(ctx, markTimeout)
+		resp, err := m.s.deps.Connections.Assert(callCtx, req)
+		cancel()
+		if err != nil || len(resp.GetMarks()) != len(live) {
+			m.s.m.markErrors.Inc()
+			for _, c := range live {
+				m.assert(c)
+			}
+			return // the next tick tries again
+		}
+		for i, c := range live {
+			if resp.GetMarks()[i].GetDisplaced() {
+				c.displace("")
+				continue
+			}
+			c.mu.Lock()
+			c.syncLocked("assert")
+			c.mu.Unlock()
+		}
+	}
+}
+
+// checkStall fences all connections if this process was asleep: what it holds
+// and what comes from the bus now may be long out of date, and its clients may
+// be elsewhere. Every path that writes pushes comes through here first.
+func (s *Server) checkStall(now time.Duration) {
+	last := time.Duration(s.awake.Load())
+	if now-last < s.cfg.StallThreshold {
+		return
+	}
+	if s.awake.CompareAndSwap(int64(last), int64(now)) {
+		s.m.fences.Inc()
+		s.log.Warn("the process was stalled: connections are fenced", "pause", now-last)
+		for _, c := range s.hub.all() {
+			c.mu.Lock()
+			if c.phase == phaseLive {
+				c.phase = phaseFenced
+			}
+			c.mu.Unlock()
+		}
+		s.marks.soon(true)
+	}
+}
+
+// stayAwake notices stalls also when nothing comes from the bus.
+func (s *Server) stayAwake(ctx context.Context) {
+	t := time.NewTicker(s.cfg.StallThreshold / 16)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			now := s.now()
+			s.checkStall(now)
+			s.awake.Store(int64(now))
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// jitter spreads a pause over 50 % to 150 % of itself.
+func jitter(d time.Duration) time.Duration {
+	return d/2 + rand.N(d) //nolint:gosec // not a secret
+}
