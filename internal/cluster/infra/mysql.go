@@ -52,16 +52,24 @@ type MySQL struct {
 	// User and Password of the account that the server is asked to have, with
 	// all rights on every database. Root logs in with the same password.
 	User, Password string
-	// Databases are made if missing.
+	// Databases are made if missing, each with an account of the same name and
+	// the same password that can reach this database only.
 	Databases []string
 }
 
 // DataDir is where the server keeps its files.
 func (m MySQL) DataDir() string { return filepath.Join(m.Dir, "data") }
 
-// DSN returns the data source name of one database, "" for none.
+// DSN returns the data source name of one database, "" for none, with the
+// account that may do everything.
 func (m MySQL) DSN(database string) string {
 	return fmt.Sprintf("%s:%s@tcp(%s)/%s", m.User, m.Password, Loopback(m.Port), database)
+}
+
+// OwnDSN returns the data source name of one of Databases with the account that
+// can reach nothing else.
+func (m MySQL) OwnDSN(database string) string {
+	return fmt.Sprintf("%s:%s@tcp(%s)/%s", database, m.Password, Loopback(m.Port), database)
 }
 
 // Prepare makes the data directory unless it exists; it takes about a second.
@@ -181,9 +189,17 @@ func (m MySQL) initSQL() string {
 	fmt.Fprintf(&b, "GRANT ALL PRIVILEGES ON *.* TO %s WITH GRANT OPTION;\n", account)
 	fmt.Fprintf(&b, "ALTER USER 'root'@'localhost' IDENTIFIED BY '%s';\n", m.Password)
 	for _, name := range m.Databases {
-		fmt.Fprintf(&b, "CREATE DATABASE IF NOT EXISTS `%s` CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci;\n", name)
+		b.WriteString(DatabaseSQL(name) + ";\n")
+		fmt.Fprintf(&b, "CREATE USER IF NOT EXISTS '%s'@'127.0.0.1' IDENTIFIED BY '%s';\n", name, m.Password)
+		fmt.Fprintf(&b, "ALTER USER '%s'@'127.0.0.1' IDENTIFIED BY '%s';\n", name, m.Password)
+		fmt.Fprintf(&b, "GRANT ALL PRIVILEGES ON `%s`.* TO '%s'@'127.0.0.1';\n", strings.ReplaceAll(name, "_", `\_`), name)
 	}
 	return b.String()
+}
+
+// DatabaseSQL returns the statement that makes a database unless it exists.
+func DatabaseSQL(name string) string {
+	return "CREATE DATABASE IF NOT EXISTS `" + name + "` CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"
 }
 
 // asRoot returns the flag without which the server refuses to run as root.

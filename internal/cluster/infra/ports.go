@@ -10,8 +10,9 @@ import (
 // FreePort returns a loopback TCP port nobody listens on right now. It is taken
 // from below the range in which systems pick ports for outgoing connections, so
 // between asking and using it only another caller of FreePort could take it.
+// Whole clusters take theirs from above it (package cluster).
 func FreePort() (int, error) {
-	const low, high = 12000, 30000
+	const low, high = 12000, 21000
 	for range 200 {
 		port := low + rand.IntN(high-low) //nolint:gosec // nothing secret in a port
 		l, err := net.Listen("tcp", Loopback(port))
@@ -23,7 +24,7 @@ func FreePort() (int, error) {
 		}
 		return port, nil
 	}
-	return 0, errors.New("no free loopback port between 12000 and 30000")
+	return 0, errors.New("no free loopback port between 12000 and 21000")
 }
 
 // Loopback returns "127.0.0.1:port".

@@ -1,0 +1,444 @@
+package cluster
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"im-services/internal/cluster/infra"
+	"im-services/internal/cluster/process"
+)
+
+// Cluster is a running system. Its methods may be called from any goroutine.
+type Cluster struct {
+	opts     Options
+	state    State
+	addrs    addrs
+	mysql    infra.MySQL
+	bin      string
+	balanced bool
+	log      *slog.Logger
+	started  time.Time
+
+	processes []*Process // in the order of their start
+	byName    map[string]*Process
+
+	wg       sync.WaitGroup
+	closing  chan struct{}
+	stopOnce sync.Once
+	releases []func() // locks, newest last
+	balancer *balancer
+	logFile  *os.File
+
+	progressMu sync.Mutex // guards writing to opts.Progress
+}
+
+// Start starts the whole system and returns once every process serves. On an
+// error everything that was started is stopped again. ctx bounds the start only.
+func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
+	opts, err = opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{
+		opts: opts, state: State(opts.StateDir), byName: map[string]*Process{},
+		closing: make(chan struct{}), started: time.Now(), balanced: opts.Balancer || !hasReusePort,
+	}
+	release, err := c.state.lock()
+	if err != nil {
+		return nil, err
+	}
+	c.releases = append(c.releases, release)
+	defer func() {
+		if err != nil {
+			c.Stop()
+		}
+	}()
+	if c.logFile, err = os.OpenFile(c.state.LogFile(SupervisorName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+		return nil, err
+	}
+	c.log = slog.New(slog.NewTextHandler(c.logFile, nil))
+	swept, err := c.state.sweep(serviceStop)
+	if err != nil {
+		return nil, err
+	}
+	if len(swept) > 0 {
+		c.say("ended %d processes that an earlier run left behind: %v", len(swept), swept)
+	}
+	self, _ := process.StartTime(os.Getpid())
+	if err := process.WritePidFile(c.state.PidFile(SupervisorName), os.Getpid(), self); err != nil {
+		return nil, err
+	}
+	if err := c.choosePorts(); err != nil {
+		return nil, err
+	}
+	if err := c.bringUp(ctx); err != nil {
+		return nil, err
+	}
+	c.wg.Go(c.trimLogs)
+	c.log.Info("cluster is ready", "took", time.Since(c.started).Round(time.Millisecond))
+	return c, c.writeInfo(true)
+}
+
+// choosePorts computes every address and makes sure nobody holds one.
+func (c *Cluster) choosePorts() error {
+	base := c.opts.BasePort
+	if base == 0 {
+		found, release, err := freeBlock(c.opts)
+		if err != nil {
+			return err
+		}
+		c.releases = append(c.releases, release)
+		base = found
+	}
+	var ports map[int]string
+	c.addrs, ports = layout(c.opts, base)
+	return checkPorts(ports)
+}
+
+// bringUp builds and starts everything, side by side where it can be.
+func (c *Cluster) bringUp(ctx context.Context) error {
+	built := make(chan struct{})
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(built)
+		return c.buildServices(gctx)
+	})
+	g.Go(func() error { return c.startInfra(gctx) })
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	<-built
+
+	c.say("bringing the schemas up to date")
+	g, gctx = errgroup.WithContext(ctx)
+	for _, s := range services {
+		if s.database != "" {
+			g.Go(func() error { return c.migrate(gctx, s) })
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return c.startServices(ctx)
+}
+
+func (c *Cluster) buildServices(ctx context.Context) error {
+	if c.bin = c.opts.BinDir; c.bin != "" {
+		return nil
+	}
+	c.say("building the services (the first time takes a minute or two)")
+	begin := time.Now()
+	var err error
+	if c.bin, err = Build(ctx, c.opts.Root, c.opts.BuildFlags); err != nil {
+		return err
+	}
+	c.say("services built in %s", since(begin))
+	return nil
+}
+
+// startInfra starts the servers that are not given from outside.
+func (c *Cluster) startInfra(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, buildLimit+infraLimit)
+	defer cancel()
+	g, gctx := errgroup.WithContext(ctx)
+	helper := sync.OnceValues(func() (string, error) {
+		c.say("building etcd and nsqd from their sources (once)")
+		return infra.Helper(gctx, c.opts.Root)
+	})
+	if c.opts.External.MySQLDSN != "" {
+		c.say("mysql: IM_MYSQL_DSN is given, using that server")
+		g.Go(func() error { return c.prepareExternal(gctx) })
+	} else {
+		p := c.add("mysql", nil)
+		g.Go(func() error { return c.startMySQL(gctx, p) })
+	}
+	if c.opts.External.RedisAddr != "" {
+		c.say("redis: IM_REDIS_ADDR is given, using that server")
+	} else {
+		p := c.add("redis", nil)
+		g.Go(func() error { return c.startRedis(gctx, p, helper) })
+	}
+	if len(c.opts.External.Etcd) > 0 {
+		c.say("etcd: IM_ETCD is given, using those servers")
+	} else {
+		p := c.add("etcd", nil)
+		g.Go(func() error {
+			return c.startHelper(gctx, p, helper, func(bin string) infra.Unit {
+				return infra.Etcd(bin, p.name, c.state.data("etcd"), c.state.LogFile(p.name), c.port("etcd"), c.port("etcd/peer"))
+			})
+		})
+	}
+	if c.opts.External.NSQD != "" {
+		c.say("nsqd: IM_NSQD is given, using that server")
+	} else {
+		lookupd, nsqd := c.add("nsqlookupd", nil), c.add("nsqd", nil)
+		g.Go(func() error {
+			err := c.startHelper(gctx, lookupd, helper, func(bin string) infra.Unit {
+				return infra.NSQLookupd(bin, lookupd.name, c.state.LogFile(lookupd.name), c.port("nsqlookupd"), c.port("nsqlookupd/http"))
+			})
+			if err != nil {
+				return err
+			}
+			return c.startHelper(gctx, nsqd, helper, func(bin string) infra.Unit {
+				return infra.NSQD(bin, nsqd.name, c.state.data("nsqd"), c.state.LogFile(nsqd.name), c.port("nsqd"), c.port("nsqd/http"), c.addrs["nsqlookupd"])
+			})
+		})
+	}
+	return g.Wait()
+}
+
+// buildLimit covers a cold build of the helper, and fetching packages.
+const buildLimit = 15 * time.Minute
+
+func (c *Cluster) startMySQL(ctx context.Context, p *Process) error {
+	program, err := infra.FindMySQL(ctx, c.log)
+	if err != nil {
+		return err
+	}
+	password, err := c.state.secret("mysql")
+	if err != nil {
+		return err
+	}
+	c.mysql = infra.MySQL{
+		Program: program, Name: p.name, Dir: c.state.data("mysql"), LogFile: c.state.LogFile(p.name),
+		Port: c.port("mysql"), BufferPoolMB: 256, RedoLogMB: 96,
+		User: "im", Password: password, Databases: databases(),
+	}
+	if err := c.mysql.Prepare(ctx); err != nil {
+		return err
+	}
+	p.unit = c.mysql.Unit
+	return c.startInfraProcess(ctx, p, program.Origin)
+}
+
+func (c *Cluster) startRedis(ctx context.Context, p *Process, helper func() (string, error)) error {
+	program, err := infra.FindRedis(ctx, c.log)
+	if err != nil {
+		bin, helperErr := helper()
+		if helperErr != nil {
+			return errors.Join(err, helperErr)
+		}
+		c.say("WARNING: no Redis to be had; a work-alike stands in: slower, and not to be measured")
+		program = infra.Program{Path: bin, Prefix: []string{"redis"}, Origin: "work-alike built in"}
+	}
+	dir := c.state.data("redis")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	p.unit = func() (infra.Unit, error) {
+		return infra.Redis(program, p.name, dir, c.state.LogFile(p.name), c.port("redis")), nil
+	}
+	return c.startInfraProcess(ctx, p, program.Origin)
+}
+
+func (c *Cluster) startHelper(ctx context.Context, p *Process, helper func() (string, error), unit func(bin string) infra.Unit) error {
+	bin, err := helper()
+	if err != nil {
+		return err
+	}
+	p.unit = func() (infra.Unit, error) { return unit(bin), nil }
+	return c.startInfraProcess(ctx, p, "built from source")
+}
+
+func (c *Cluster) startInfraProcess(ctx context.Context, p *Process, origin string) error {
+	ctx, cancel := context.WithTimeout(ctx, infraLimit)
+	defer cancel()
+	begin := time.Now()
+	if err := p.firstStart(ctx); err != nil {
+		return err
+	}
+	c.say("%-11s ready in %s (%s)", p.name, since(begin), origin)
+	return nil
+}
+
+// prepareExternal makes the databases on a server that was given.
+func (c *Cluster) prepareExternal(ctx context.Context) error {
+	dsn, err := c.DSN("")
+	if err != nil {
+		return err
+	}
+	db, err := sql.Open("mysql", dsn)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	for _, name := range databases() {
+		if _, err := db.ExecContext(ctx, infra.DatabaseSQL(name)); err != nil {
+			return fmt.Errorf("IM_MYSQL_DSN: make database %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// startServices starts every replica of every service at once: each must cope
+// with the others not being there yet, as on any other day.
+func (c *Cluster) startServices(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, serviceLimit)
+	defer cancel()
+	if err := os.MkdirAll(c.state.data("uploads"), 0o700); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, s := range services {
+		for n := 1; n <= c.opts.replicas(s.name); n++ {
+			name := s.name + "-" + strconv.Itoa(n)
+			p := c.add(name, func() (infra.Unit, error) { return c.serviceUnit(s, name) })
+			g.Go(func() error {
+				begin := time.Now()
+				if err := p.firstStart(ctx); err != nil {
+					return err
+				}
+				c.say("%-11s ready in %s", name, since(begin))
+				return nil
+			})
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if c.balanced {
+		var backends []string
+		for n := 1; n <= c.opts.Gateways; n++ {
+			backends = append(backends, c.addrs["gateway-"+strconv.Itoa(n)])
+		}
+		var err error
+		if c.balancer, err = startBalancer(c.addrs["public"], backends, c.log); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add makes a process known. It is called before anything of the cluster is shared.
+func (c *Cluster) add(name string, unit func() (infra.Unit, error)) *Process {
+	p := &Process{
+		name: name, unit: unit, state: c.state, log: c.log, wg: &c.wg, closing: c.closing,
+		noRestart: c.opts.NoRestart, turn: make(chan struct{}, 1),
+	}
+	c.processes = append(c.processes, p)
+	c.byName[name] = p
+	if err := c.writeInfo(false); err != nil {
+		c.log.Error("the state cannot be recorded", "err", err)
+	}
+	return p
+}
+
+func (c *Cluster) writeInfo(complete bool) error {
+	i := Info{PublicURL: c.PublicURL(), Addrs: c.addrs, Ready: complete}
+	for _, p := range c.processes {
+		i.Processes = append(i.Processes, p.name)
+	}
+	return c.state.writeInfo(i)
+}
+
+// Stop ends every process, gateways first, then services, then servers, within
+// five seconds. It is idempotent and returns when all are gone.
+func (c *Cluster) Stop() {
+	c.stopOnce.Do(func() {
+		close(c.closing)
+		if c.balancer != nil {
+			c.balancer.close()
+		}
+		kinds := map[string]int{"auth": 1, "logic": 1, "friend": 1, "gateway": 0}
+		for stage, limit := range []time.Duration{gatewayStop, serviceStop, infraStop} {
+			var wg sync.WaitGroup
+			for _, p := range c.processes {
+				kind, isService := kinds[kindOf(p.name)]
+				if !isService {
+					kind = 2
+				}
+				if kind != stage {
+					continue
+				}
+				wg.Go(func() {
+					ctx, cancel := context.WithTimeout(context.Background(), limit)
+					defer cancel()
+					if err := p.Stop(ctx); err != nil {
+						c.log.Warn("stop", "err", err)
+					}
+				})
+			}
+			wg.Wait()
+		}
+		c.wg.Wait()
+		_ = os.Remove(c.state.PidFile(SupervisorName))
+		_ = os.Remove(c.state.infoFile())
+		if c.log != nil {
+			c.log.Info("cluster has stopped")
+			_ = c.logFile.Close()
+		}
+		for i := len(c.releases) - 1; i >= 0; i-- {
+			c.releases[i]()
+		}
+	})
+}
+
+// kindOf returns "gateway" for "gateway-1".
+func kindOf(name string) string {
+	for _, s := range services {
+		if len(name) > len(s.name) && name[:len(s.name)+1] == s.name+"-" {
+			return s.name
+		}
+	}
+	return name
+}
+
+// Process returns the process of that name: "mysql", "redis", "etcd", "nsqd",
+// "nsqlookupd", or a service and its number from 1, "gateway-1". It panics if
+// there is none, which is a mistake of the caller's.
+func (c *Cluster) Process(name string) *Process {
+	p := c.byName[name]
+	if p == nil {
+		panic("cluster: no process " + name)
+	}
+	return p
+}
+
+// Processes returns all processes in the order of their start.
+func (c *Cluster) Processes() []*Process { return append([]*Process(nil), c.processes...) }
+
+// PublicURL is the address that clients use; connections to it are spread over
+// the gateways.
+func (c *Cluster) PublicURL() string { return "http://" + c.addrs["public"] }
+
+// GatewayURL is the address of one gateway alone, counted from 1.
+func (c *Cluster) GatewayURL(n int) string { return "http://" + c.Addr("gateway-"+strconv.Itoa(n)) }
+
+// Addr returns host:port of a process's clients, of its debug listener
+// ("logic-1/debug"), or of "nsqd/http". It panics if there is none.
+func (c *Cluster) Addr(name string) string {
+	addr, ok := c.addrs[name]
+	if !ok {
+		panic("cluster: no address " + name)
+	}
+	return addr
+}
+
+// StateDir is the folder that holds the cluster's data and logs.
+func (c *Cluster) StateDir() string { return filepath.Clean(c.opts.StateDir) }
+
+func (c *Cluster) port(name string) int {
+	return portOf(c.addrs[name])
+}
+
+func (c *Cluster) say(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if c.log != nil {
+		c.log.Info(text)
+	}
+	c.progressMu.Lock()
+	defer c.progressMu.Unlock()
+	_, _ = fmt.Fprintf(c.opts.Progress, "%6.1fs  %s\n", time.Since(c.started).Seconds(), text)
+}
+
+func since(t time.Time) time.Duration { return time.Since(t).Round(10 * time.Millisecond) }

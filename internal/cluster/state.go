@@ -1,0 +1,129 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"im-services/internal/cluster/infra"
+	"im-services/internal/cluster/process"
+)
+
+// State is a cluster's folder.
+type State string
+
+// SupervisorName is the pid file of the program that owns a cluster.
+const SupervisorName = "supervisor"
+
+func (s State) path(parts ...string) string {
+	return filepath.Join(append([]string{string(s)}, parts...)...)
+}
+
+// PidFile is where the process of that name is recorded.
+func (s State) PidFile(name string) string { return s.path("run", name+".pid") }
+
+// LogFile is what the process of that name writes.
+func (s State) LogFile(name string) string { return s.path("logs", name+".log") }
+
+func (s State) data(name string) string { return s.path("data", name) }
+
+// ErrRunning means that another program runs a cluster in the same state folder.
+var ErrRunning = errors.New("a cluster is running in this state folder")
+
+// lock makes this program the owner of the state folder until release. The
+// kernel releases it with the program, so a crash leaves no stale lock.
+func (s State) lock() (release func(), err error) {
+	for _, dir := range []string{"run", "logs", "data", "secrets"} {
+		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	release, err = infra.Lock(ctx, s.path("run", "lock"))
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, fmt.Errorf("%w: %s", ErrRunning, string(s))
+	}
+	return release, err
+}
+
+// sweep ends the processes that an earlier run left behind and returns their
+// names. Only the owner of the state folder may call it.
+func (s State) sweep(grace time.Duration) ([]string, error) {
+	files, err := filepath.Glob(s.PidFile("*"))
+	if err != nil {
+		return nil, err
+	}
+	var swept []string
+	var errs []error
+	for _, file := range files {
+		if _, alive := process.ReadPidFile(file); alive {
+			swept = append(swept, strings.TrimSuffix(filepath.Base(file), ".pid"))
+		}
+		errs = append(errs, process.KillPidFile(file, grace))
+	}
+	return swept, errors.Join(errs...)
+}
+
+// secret returns the content of a generated secret, making it at first use.
+func (s State) secret(name string) (string, error) {
+	file := s.path("secrets", name)
+	text, err := os.ReadFile(file) //nolint:gosec // our own state folder
+	if err == nil {
+		return strings.TrimSpace(string(text)), nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	key := make([]byte, 32)
+	if _, err := rand.Read(key); err != nil {
+		return "", err
+	}
+	made := hex.EncodeToString(key)
+	return made, os.WriteFile(file, []byte(made+"\n"), 0o600)
+}
+
+// Info is what is recorded about a running cluster for other programs.
+type Info struct {
+	PublicURL string            `json:"public_url"`
+	Processes []string          `json:"processes"` // in the order of their start
+	Addrs     map[string]string `json:"addrs"`
+	Ready     bool              `json:"ready"` // the start is complete
+}
+
+func (s State) infoFile() string { return s.path("run", "cluster.json") }
+
+// WriteInfo records i, at once or not at all.
+func (s State) writeInfo(i Info) error {
+	text, err := json.MarshalIndent(i, "", "  ")
+	if err != nil {
+		return err
+	}
+	tmp := s.infoFile() + ".tmp"
+	if err := os.WriteFile(tmp, text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, s.infoFile())
+}
+
+// Info returns what the running cluster, or the last one, recorded.
+func (s State) Info() (Info, error) {
+	var i Info
+	text, err := os.ReadFile(s.infoFile())
+	if err != nil {
+		return i, err
+	}
+	return i, json.Unmarshal(text, &i)
+}
+
+// Supervisor returns the process that owns the cluster, if it is alive.
+func (s State) Supervisor() (pid int, alive bool) {
+	return process.ReadPidFile(s.PidFile(SupervisorName))
+}
