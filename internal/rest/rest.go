@@ -6,7 +6,11 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"time"
+	_ "time/tzdata" // zones on machines that have none
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	authv1 "im-services/api/proto/auth/v1"
 	friendv1 "im-services/api/proto/friend/v1"
@@ -38,11 +42,11 @@ type Config struct {
 	ProfileTTL time.Duration `yaml:"profile_ttl"`
 	// ProfileCache is the number of profiles kept. Default 50,000.
 	ProfileCache int `yaml:"profile_cache"`
-	// Docs serves /swagger/. Default true; see DocsOff.
+	// DocsOff leaves out /swagger/.
 	DocsOff bool `yaml:"docs_off"`
 }
 
-// Deps is what the handlers work with. All are required but Log.
+// Deps is what the handlers work with. All are required but Log and Registry.
 type Deps struct {
 	Auth          authv1.AuthServiceClient
 	Friend        friendv1.FriendServiceClient
@@ -53,6 +57,8 @@ type Deps struct {
 	// fast and safe for concurrent use.
 	Verify func(token string) (token.Claims, error)
 	Log    *slog.Logger
+	// Registry takes the metrics; nil measures for nobody.
+	Registry prometheus.Registerer
 	// Uploads holds the uploaded files; its owner closes it.
 	Uploads *upload.Store
 	Config  Config
@@ -60,6 +66,7 @@ type Deps struct {
 
 // withDefaults fills in what was left out and reports what cannot work.
 func (c Config) withDefaults() (Config, error) {
+	c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
 	if c.TimeZone == "" {
 		c.TimeZone = "Asia/Shanghai"
 	}
@@ -107,5 +114,23 @@ func New(deps Deps) (http.Handler, error) {
 		return nil, err
 	}
 	deps.Config = cfg
-	return http.NotFoundHandler(), nil
+	if deps.Auth == nil || deps.Friend == nil || deps.Messages == nil || deps.Conversations == nil ||
+		deps.Groups == nil || deps.Verify == nil || deps.Uploads == nil {
+		return nil, errors.New("rest: a dependency is missing")
+	}
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
+	}
+	zone, err := time.LoadLocation(cfg.TimeZone)
+	if err != nil {
+		return nil, err
+	}
+	a := &api{
+		Deps:     deps,
+		zone:     zone,
+		profiles: newProfiles(deps.Auth, cfg.ProfileCache, cfg.ProfileTTL),
+		uploads:  make(chan struct{}, cfg.UploadConcurrency),
+		metrics:  newMetrics(deps.Registry),
+	}
+	return a.routes()
 }

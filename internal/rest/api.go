@@ -1,0 +1,106 @@
+package rest
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	pushv1 "im-services/api/proto/push/v1"
+	"im-services/internal/im"
+	"im-services/internal/token"
+	"im-services/internal/wire"
+)
+
+// api is the state the handlers share; all of it is safe for concurrent use.
+type api struct {
+	Deps
+
+	zone     *time.Location
+	profiles *profiles
+	uploads  chan struct{} // one slot per running upload
+	metrics  *metrics
+}
+
+// handler answers a request: the value of the envelope's data member, or why not.
+type handler func(c *call) (any, error)
+
+// call is one request on its way through a handler.
+type call struct {
+	*api
+	w   http.ResponseWriter
+	r   *http.Request
+	me  im.UserID    // 0 on the endpoints that need no login
+	who token.Claims // of me
+}
+
+func (c *call) ctx() context.Context { return c.r.Context() }
+
+// id reads the path parameter "id".
+func (c *call) id() (int64, error) {
+	n, ok := wire.ParseInt(chi.URLParam(c.r, "id"))
+	if !ok || n <= 0 || n > im.MaxID {
+		return 0, refuse("id_invalid")
+	}
+	return n, nil
+}
+
+// sender is the caller as others see him.
+func (c *call) sender() *pushv1.Profile {
+	return &pushv1.Profile{
+		Id:     int64(c.me),
+		Name:   c.who.Name,
+		Avatar: c.avatar(c.who.Avatar, c.me),
+		Email:  c.who.Email,
+	}
+}
+
+func (c *call) peerIP() string { return peerIP(c.r, c.Config.TrustedProxies) }
+
+// time spells a time in Unix milliseconds.
+func (a *api) time(ms int64) string { return wire.Time(ms, a.zone) }
+
+func refuse(reason string) error { return im.E(im.KindInvalid, reason, nil) }
+
+// open makes a route of a handler that needs no login.
+func (a *api) open(h handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		a.answer(w, r, func(r *http.Request) (any, error) {
+			return h(&call{api: a, w: w, r: r})
+		})
+	}
+}
+
+// authed makes a route of a handler that needs a login.
+func (a *api) authed(h handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		a.answer(w, r, func(r *http.Request) (any, error) {
+			claims, err := a.identify(r)
+			if err != nil {
+				return nil, err
+			}
+			return h(&call{api: a, w: w, r: r, me: claims.UserID, who: claims})
+		})
+	}
+}
+
+// identify checks the token of a request.
+func (a *api) identify(r *http.Request) (token.Claims, error) {
+	t := bearer(r)
+	if t == "" {
+		return token.Claims{}, im.E(im.KindUnauthorized, "unauthorized", nil)
+	}
+	claims, err := a.Verify(t)
+	switch {
+	case err == nil:
+		if l := recordOf(r); l != nil {
+			l.user = claims.UserID
+		}
+		return claims, nil
+	case im.KindOf(err) == im.KindUnavailable:
+		return token.Claims{}, err
+	default:
+		return token.Claims{}, im.E(im.KindUnauthorized, "unauthorized", err)
+	}
+}

@@ -1,0 +1,88 @@
+package rest
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"im-services/internal/im"
+)
+
+// A body must bring its first bytes within paceWindow, then paceBytes in every
+// window of that length, or it is cut off.
+const (
+	paceWindow = 30 * time.Second
+	paceBytes  = 10 << 10 * int64(paceWindow/time.Second)
+)
+
+// drainLimit is how much of an oversized body is read and thrown away before
+// the answer. Answering earlier would reset the connection of a client that is
+// still sending, and he would never see why.
+const drainLimit = 64 << 20
+
+// body reads a request body under a limit and a pace. It is used by one
+// goroutine.
+type body struct {
+	src    io.Reader
+	ctl    *http.ResponseController
+	left   int64 // bytes that may still be read
+	read   int64 // bytes read in all
+	window time.Time
+	got    int64 // bytes read since window
+	err    error
+}
+
+// newBody replaces r.Body; limit is in bytes.
+func newBody(w http.ResponseWriter, r *http.Request, limit int64) *body {
+	b := &body{src: r.Body, ctl: http.NewResponseController(w), left: limit}
+	b.open()
+	return b
+}
+
+// open starts a window. A connection without deadlines (a test's recorder)
+// reads without a pace.
+func (b *body) open() {
+	b.window, b.got = time.Now(), 0
+	_ = b.ctl.SetReadDeadline(b.window.Add(paceWindow))
+}
+
+// Read returns body_too_large once the limit is passed and body_too_slow when
+// the pace was not kept.
+func (b *body) Read(p []byte) (int, error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	if int64(len(p)) > b.left+1 {
+		p = p[:b.left+1] // one more byte than allowed tells a full body from a fat one
+	}
+	n, err := b.src.Read(p)
+	b.read += int64(n)
+	if b.got += int64(n); b.got >= paceBytes {
+		b.open()
+	}
+	switch {
+	case int64(n) > b.left:
+		n = int(b.left)
+		b.err = im.E(im.KindInvalid, "body_too_large", nil)
+	case err == nil:
+	case errors.Is(err, io.EOF):
+		_ = b.ctl.SetReadDeadline(time.Time{})
+		b.err = io.EOF
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		b.err = im.E(im.KindInvalid, "body_too_slow", err)
+	default:
+		b.err = im.E(im.KindInvalid, "body_invalid", err)
+	}
+	b.left -= int64(n)
+	return n, b.err
+}
+
+// drain reads away the rest of an oversized body, as far as that is worth it.
+func (b *body) drain() {
+	b.err, b.left = nil, drainLimit-b.read
+	if b.left > 0 {
+		_, _ = io.Copy(io.Discard, b)
+	}
+}

@@ -1,0 +1,136 @@
+package rest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+
+	"im-services/internal/im"
+)
+
+// record is what the access log says about a request; handlers fill it in.
+type record struct {
+	id     string
+	user   im.UserID
+	code   int
+	reason string
+}
+
+type recordKey struct{}
+
+func recordOf(r *http.Request) *record {
+	rec, _ := r.Context().Value(recordKey{}).(*record)
+	return rec
+}
+
+func requestID(r *http.Request) string {
+	if rec := recordOf(r); rec != nil {
+		return rec.id
+	}
+	return ""
+}
+
+// access logs and measures every request and names it by an id, which the
+// answer carries too. The query is left out: it may hold a token. So are
+// headers and bodies.
+func (a *api) access(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		rec := &record{id: newRequestID()}
+		w.Header().Set("X-Request-Id", rec.id)
+		ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
+		r = r.WithContext(context.WithValue(r.Context(), recordKey{}, rec))
+		defer func() {
+			took := time.Since(start)
+			route := chi.RouteContext(r.Context()).RoutePattern()
+			if route == "" {
+				route = "none"
+			}
+			a.metrics.observe(r.Method, route, rec.code, took)
+			a.Log.LogAttrs(r.Context(), slog.LevelInfo, "request",
+				slog.String("method", method(r.Method)), slog.String("path", r.URL.Path), slog.String("route", route),
+				slog.Int("status", ww.Status()), slog.Int("code", rec.code), slog.String("reason", rec.reason),
+				slog.Int("bytes", ww.BytesWritten()), slog.Duration("took", took),
+				slog.Int64("user", int64(rec.user)), slog.String("ip", peerIP(r, a.Config.TrustedProxies)),
+				slog.String("request_id", rec.id))
+		}()
+		next.ServeHTTP(ww, r)
+	})
+}
+
+// method bounds what a client can write into logs and metrics.
+func method(m string) string {
+	switch m {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return m
+	}
+	return "OTHER"
+}
+
+func newRequestID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// crossOrigin lets pages of any origin use the API: they hold a token, never a
+// cookie, so an origin is no authority. Every preflight is answered here.
+func crossOrigin(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Access-Control-Allow-Origin", "*")
+		h.Set("Access-Control-Allow-Methods", "POST, GET, OPTIONS, DELETE, PATCH, PUT")
+		h.Set("Access-Control-Allow-Headers", "Content-Type, AccessToken, X-CSRF-Token, Authorization, Token, x-token")
+		h.Set("Access-Control-Expose-Headers", "Content-Length, Content-Type")
+		h.Set("Access-Control-Max-Age", "600")
+		if r.Method == http.MethodOptions {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// harden sets the headers that keep browsers from guessing and leaking.
+func harden(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// bothSpellings serves /api paths with and without a trailing slash alike: a
+// redirect would fail the browser's preflight.
+func bothSpellings(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := chi.RouteContext(r.Context())
+		path := r.URL.Path
+		if r.URL.RawPath != "" {
+			path = r.URL.RawPath
+		}
+		if strings.HasPrefix(path, "/api/") && strings.HasSuffix(path, "/") {
+			ctx.RoutePath = strings.TrimSuffix(path, "/")
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// deadline bounds the work on a request.
+func deadline(d time.Duration) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithTimeout(r.Context(), d)
+			defer cancel()
+			next.ServeHTTP(w, r.WithContext(ctx))
+		})
+	}
+}

@@ -1,0 +1,166 @@
+package rest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"im-services/internal/catalog"
+	"im-services/internal/im"
+	"im-services/internal/wire"
+)
+
+// answer runs a handler and writes what it returns. A panic is answered like
+// any other fault of ours; its text stays in the log.
+func (a *api) answer(w http.ResponseWriter, r *http.Request, h func(*http.Request) (any, error)) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		if p == http.ErrAbortHandler { //nolint:errorlint // net/http compares like this
+			panic(p)
+		}
+		a.Log.Error("a handler panicked", "panic", fmt.Sprint(p), "path", r.URL.Path,
+			"request_id", requestID(r), "stack", string(debug.Stack()))
+		a.fail(w, r, im.E(im.KindInternal, catalog.Internal, nil))
+	}()
+	data, err := h(r)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	if data == nil {
+		data = wire.Nothing{}
+	}
+	a.write(w, r, http.StatusOK, wire.Envelope{Code: wire.CodeSuccess, Message: "Success", Data: data})
+}
+
+// null is a data member that is null, which is not the same as no data.
+var null = json.RawMessage("null")
+
+// write sends an envelope. The body is complete before the first byte goes out,
+// so that a value that cannot be encoded is still an error to the client.
+func (a *api) write(w http.ResponseWriter, r *http.Request, status int, env wire.Envelope) {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false) // the bodies are JSON, never part of a page
+	if err := enc.Encode(env); err != nil {
+		a.Log.Error("an answer cannot be encoded", "err", err, "path", r.URL.Path, "request_id", requestID(r))
+		status = http.StatusOK
+		buf.Reset()
+		buf.WriteString(`{"code":500,"message":"Internal server error","data":{}}`)
+	}
+	if rec := recordOf(r); rec != nil {
+		rec.code = env.Code
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Content-Length", strconv.Itoa(buf.Len()))
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(buf.Bytes()) // the client is gone: there is nobody to tell
+}
+
+// coded is an error that travels under another code than the catalogue's.
+type coded struct {
+	code int
+	err  error
+}
+
+func (e *coded) Error() string { return e.err.Error() }
+func (e *coded) Unwrap() error { return e.err }
+
+// withCode gives the refusals among errors a code of their own. Limits keep
+// theirs, so that clients show the text.
+func withCode(code int, err error) error {
+	if err == nil || im.KindOf(err) == im.KindExhausted {
+		return err
+	}
+	return &coded{code: code, err: err}
+}
+
+// httpStatus is the HTTP status that goes with an envelope code: application
+// errors travel as 200, because the web client shows the text of those only.
+func httpStatus(code int) int {
+	switch code {
+	case http.StatusUnauthorized, http.StatusNotFound, http.StatusMethodNotAllowed:
+		return code
+	}
+	return http.StatusOK
+}
+
+// fail answers an error.
+func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
+	reason := reasonOf(err)
+	entry, ok := catalog.Lookup(reason)
+	if !ok {
+		a.Log.Error("an error is not in the catalogue", "reason", reason, "request_id", requestID(r))
+		reason = fallback(err)
+		entry, _ = catalog.Lookup(reason)
+	}
+	code := entry.REST
+	if c, ok := errors.AsType[*coded](err); ok && code != http.StatusUnauthorized {
+		code = c.code
+	}
+	if rec := recordOf(r); rec != nil {
+		rec.reason = reason
+	}
+	a.logFailure(r, reason, err)
+	if code == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	if e, ok := errors.AsType[*im.Error](err); ok && e.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.FormatInt(int64((e.RetryAfter+time.Second-1)/time.Second), 10))
+	}
+	a.write(w, r, httpStatus(code), wire.Envelope{
+		Code:    code,
+		Message: catalog.Text(reason, catalog.Language(r.Header.Get("Accept-Language"))),
+		Data:    wire.Nothing{},
+	})
+}
+
+// reasonOf is the catalogue key of an error, whoever made it.
+func reasonOf(err error) string {
+	if _, ok := errors.AsType[*im.Error](err); !ok && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)) {
+		return "service_unavailable"
+	}
+	return im.ReasonOf(err)
+}
+
+// fallback is the reason told for one that the catalogue does not know.
+func fallback(err error) string {
+	switch im.KindOf(err) {
+	case im.KindUnauthorized:
+		return "unauthorized"
+	case im.KindUnavailable:
+		return "service_unavailable"
+	case im.KindUnknown:
+		return "outcome_unknown"
+	default:
+		return catalog.Internal
+	}
+}
+
+// logFailure records what the client is not told. Refusals are in the access
+// log already.
+func (a *api) logFailure(r *http.Request, reason string, err error) {
+	level := slog.LevelDebug
+	switch im.KindOf(err) {
+	case im.KindInternal:
+		level = slog.LevelError
+	case im.KindUnavailable, im.KindUnknown:
+		level = slog.LevelWarn
+	}
+	if r.Context().Err() != nil {
+		level = slog.LevelDebug // the client left; his cancelled calls are no faults
+	}
+	a.Log.Log(r.Context(), level, "request failed", "reason", reason, "err", err, "path", r.URL.Path, "request_id", requestID(r))
+}

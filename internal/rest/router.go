@@ -1,0 +1,113 @@
+package rest
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+
+	"im-services/internal/im"
+)
+
+// routes is the whole HTTP surface in one place.
+func (a *api) routes() (http.Handler, error) {
+	r := chi.NewRouter()
+	r.Use(a.access, crossOrigin, harden, bothSpellings, middleware.GetHead)
+	r.NotFound(a.notFound)
+	r.MethodNotAllowed(a.notAllowed(r))
+
+	r.Group(a.apiRoutes)
+	// Transfers take as long as they take, within the pace of their bodies.
+	r.Post("/api/upload/file", a.authed(uploadFile))
+	r.Get("/files/{key}/{name}", a.serveFile)
+	r.Get("/avatars/{file}", a.serveAvatar)
+	if !a.Config.DocsOff {
+		if err := docRoutes(r, a.Config.PublicURL); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func (a *api) apiRoutes(r chi.Router) {
+	r.Use(deadline(a.Config.RequestTimeout))
+
+	r.Post("/api/auth/login", a.open(login))
+	r.Post("/api/auth/registered", a.open(register))
+	r.Post("/api/auth/sendEmailCode", a.open(sendEmailCode))
+	r.Post("/api/auth/resetPassword", a.open(resetPassword))
+	r.Get("/api/auth/githubLogin", a.open(oauthLogin))
+	r.Get("/api/auth/oauthUrl", a.open(oauthURL))
+	r.Post("/api/auth/refresh", a.open(refresh))
+	r.Post("/api/auth/logout", a.authed(logout))
+	r.Post("/api/auth/ws-ticket", a.authed(wsTicket))
+
+	r.Get("/api/user/{id}", a.authed(getUser))
+	r.Get("/api/address/list", a.authed(addressList))
+	r.Post("/api/address/list", a.authed(addressList))
+
+	r.Get("/api/sessions", a.authed(listSessions))
+	r.Post("/api/sessions", a.authed(createSession))
+	r.Put("/api/sessions/{id}", a.authed(updateSession))
+	r.Delete("/api/sessions/{id}", a.authed(deleteSession))
+
+	r.Get("/api/friends", a.authed(listFriends))
+	r.Post("/api/friends", a.authed(listFriends))
+	r.Get("/api/friends/record", a.authed(listRequests))
+	r.Post("/api/friends/record", a.authed(requestFriend))
+	r.Put("/api/friends/record", a.authed(answerRequest))
+	r.Get("/api/friends/userQuery", a.authed(userQuery))
+	r.Get("/api/friends/status/{id}", a.authed(friendStatus))
+	r.Get("/api/friends/{id}", a.authed(getFriend))
+	r.Delete("/api/friends/{id}", a.authed(deleteFriend))
+
+	r.Get("/api/groups/list", a.authed(listGroups))
+	r.Post("/api/groups/store", a.authed(createGroup))
+	r.Post("/api/groups/applyJoin/{id}", a.authed(joinGroup))
+	r.Post("/api/groups/createOrRemoveUser", a.authed(changeMembers))
+	r.Get("/api/groups/users/{id}", a.authed(listMembers))
+	r.Delete("/api/groups/{id}", a.authed(leaveGroup))
+	r.Delete("/api/groups/logout/{id}", a.authed(leaveGroup))
+	r.Post("/api/invite/{id}", a.authed(invite))
+
+	r.Get("/api/groups/info/{id}", a.authed(getGroup))
+	r.Put("/api/groups/info/{id}", a.authed(updateGroup))
+	r.Put("/api/groups/{id}/announcement", a.authed(announce))
+	r.Post("/api/groups/{id}/handOver", a.authed(handOver))
+	r.Post("/api/groups/{id}/dissolve", a.authed(dissolve))
+	r.Post("/api/groups/{id}/role", a.authed(setRole))
+	r.Post("/api/groups/{id}/mute", a.authed(mute))
+
+	r.Post("/api/messages/private", a.authed(sendMessage))
+	r.Post("/api/messages/group", a.authed(sendMessage))
+	r.Get("/api/messages", a.authed(privateHistory))
+	r.Get("/api/messages/groups", a.authed(groupHistory))
+	r.Post("/api/messages/recall", a.authed(recall))
+	r.Post("/api/messages/video", a.authed(video))
+	r.Post("/api/messages/read", a.authed(markRead))
+	r.Get("/api/messages/unread", a.authed(unread))
+	r.Post("/api/sync", a.authed(syncChanges))
+}
+
+func (a *api) notFound(w http.ResponseWriter, r *http.Request) {
+	a.fail(w, r, im.E(im.KindNotFound, "route_not_found", nil))
+}
+
+// notAllowed answers a known path with an unknown method and says which there are.
+func (a *api) notAllowed(routes chi.Routes) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		path := r.URL.Path
+		if p := chi.RouteContext(r.Context()).RoutePath; p != "" && len(path) > 1 {
+			path = strings.TrimSuffix(path, "/")
+		}
+		allow := []string{http.MethodOptions}
+		for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+			if routes.Match(chi.NewRouteContext(), m, path) {
+				allow = append(allow, m)
+			}
+		}
+		w.Header().Set("Allow", strings.Join(allow, ", "))
+		a.fail(w, r, im.E(im.KindInvalid, "method_not_allowed", nil))
+	}
+}

@@ -1,0 +1,137 @@
+package rest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/im"
+	"im-services/internal/upload"
+	"im-services/internal/wire"
+)
+
+// formOverhead is what a multipart body may hold besides the file.
+const formOverhead = 64 << 10
+
+// writePause is how long a client may leave a chunk of a file unread.
+const writePause = 30 * time.Second
+
+// uploadFile stores the part named file while it arrives; it is never whole in
+// memory.
+func uploadFile(c *call) (any, error) {
+	select {
+	case c.uploads <- struct{}{}:
+		defer func() { <-c.uploads }()
+	default:
+		return nil, &im.Error{Kind: im.KindExhausted, Reason: "uploads_busy", RetryAfter: 5 * time.Second}
+	}
+	b := newBody(c.w, c.r, c.Config.UploadLimit+formOverhead)
+	file, err := c.storeFile(b)
+	if b.err != nil && !errors.Is(b.err, io.EOF) {
+		err = b.err // the cause of whatever the decoder made of it
+	}
+	if im.ReasonOf(err) == "body_too_large" {
+		err = refuse("file_too_large")
+	}
+	if im.KindOf(err) == im.KindInvalid && im.ReasonOf(err) != "body_too_slow" {
+		b.drain()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return wire.FileBody{URL: c.absolute(upload.Path(file)), Name: file.Name, Size: file.Size, Type: file.Type}, nil
+}
+
+func (c *call) storeFile(b *body) (upload.File, error) {
+	kind, params, err := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
+	if err != nil || kind != "multipart/form-data" || params["boundary"] == "" {
+		return upload.File{}, refuse("file_missing")
+	}
+	src, empty, err := peek(b)
+	if err != nil || empty {
+		return upload.File{}, refuse("file_missing")
+	}
+	parts := multipart.NewReader(src, params["boundary"])
+	for {
+		part, err := parts.NextRawPart()
+		if errors.Is(err, io.EOF) {
+			return upload.File{}, refuse("file_missing")
+		}
+		if err != nil {
+			return upload.File{}, malformed(err)
+		}
+		if part.FormName() == "file" && isFile(part) {
+			return c.store(part)
+		}
+	}
+}
+
+// isFile tells a file from a text field of the same name.
+func isFile(part *multipart.Part) bool {
+	_, params, err := mime.ParseMediaType(part.Header.Get("Content-Disposition"))
+	if err != nil {
+		return false
+	}
+	_, named := params["filename"]
+	return named
+}
+
+// store keeps a file and records whose it is. A file that nobody answers for is
+// not kept.
+func (c *call) store(part *multipart.Part) (upload.File, error) {
+	file, err := c.Uploads.Save(c.ctx(), part.FileName(), part, c.Config.UploadLimit)
+	switch {
+	case errors.Is(err, upload.ErrTooLarge):
+		return upload.File{}, refuse("file_too_large")
+	case errors.Is(err, upload.ErrEmpty):
+		return upload.File{}, refuse("file_empty")
+	case err != nil:
+		return upload.File{}, im.E(im.KindUnavailable, "service_unavailable", err)
+	}
+	ctx, cancel := context.WithTimeout(c.ctx(), c.Config.RequestTimeout)
+	defer cancel()
+	_, err = c.Conversations.RegisterUpload(ctx, &logicv1.RegisterUploadRequest{
+		UserId: int64(c.me), Key: file.Key, Name: file.Name, ContentType: file.Type, Size: file.Size, Sha256: file.Sum[:],
+	})
+	if err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx()), c.Config.RequestTimeout)
+		defer cancel()
+		if e := c.Uploads.Delete(ctx, file.Key); e != nil {
+			c.Log.Warn("a file without an owner stays behind", "key", file.Key, "err", e)
+		}
+		return upload.File{}, err
+	}
+	return file, nil
+}
+
+// serveFile sends a stored file to whoever knows its URL.
+func (a *api) serveFile(w http.ResponseWriter, r *http.Request) {
+	key := chi.URLParam(r, "key")
+	w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
+	err := a.Uploads.Serve(&patientWriter{ResponseWriter: w, ctl: http.NewResponseController(w)}, r, key)
+	switch {
+	case errors.Is(err, upload.ErrNotFound):
+		a.fail(w, r, im.E(im.KindNotFound, "file_not_found", nil))
+	case err != nil:
+		a.fail(w, r, im.E(im.KindUnavailable, "service_unavailable", err))
+	}
+}
+
+// patientWriter gives each chunk of a long answer its own deadline, so that a
+// slow reader may take long but a dead one does not.
+type patientWriter struct {
+	http.ResponseWriter
+	ctl *http.ResponseController
+}
+
+func (w *patientWriter) Write(p []byte) (int, error) {
+	_ = w.ctl.SetWriteDeadline(time.Now().Add(writePause))
+	return w.ResponseWriter.Write(p)
+}

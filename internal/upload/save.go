@@ -1,0 +1,114 @@
+package upload
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+
+	"github.com/gabriel-vasile/mimetype"
+	"gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+)
+
+// What Save and Serve refuse.
+var (
+	ErrTooLarge = errors.New("upload: file too large")
+	ErrEmpty    = errors.New("upload: empty file")
+	ErrNotFound = errors.New("upload: no such file")
+)
+
+// sniffLen is how much of a file decides what it is.
+const sniffLen = 3072
+
+// nameKey is the metadata entry with the file's name, escaped: stores allow
+// ASCII only.
+const nameKey = "name"
+
+// File is a stored file.
+type File struct {
+	Key  string // random, 128 bits, hexadecimal
+	Name string // the sender's name for it, made safe
+	Type string // media type
+	Size int64  // bytes
+	Sum  [sha256.Size]byte
+}
+
+// Path is where a file is served, from the root of the public URL. It ends in
+// the file's name, percent-encoded, with its extension in lower case.
+func Path(f File) string { return "/files/" + f.Key + "/" + url.PathEscape(f.Name) }
+
+// Save stores what src holds, at most limit bytes, under a new key. When it
+// fails, or ctx ends before it returns, nothing is left behind. An error of src
+// is returned as it is, wrapped.
+func (s *Store) Save(ctx context.Context, name string, src io.Reader, limit int64) (File, error) {
+	head, err := io.ReadAll(io.LimitReader(src, sniffLen))
+	switch {
+	case err != nil:
+		return File{}, fmt.Errorf("upload: read: %w", err)
+	case len(head) == 0:
+		return File{}, ErrEmpty
+	case int64(len(head)) > limit:
+		return File{}, ErrTooLarge
+	}
+	kind := mimetype.Detect(head)
+	f := File{Key: newKey(), Name: safeName(name, kind)}
+	f.Type = mediaType(kind, f.Name)
+
+	// Cancelling its context is how a blob writer is told to forget the file.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w, err := s.bucket.NewWriter(ctx, f.Key, &blob.WriterOptions{
+		ContentType:                 f.Type,
+		DisableContentTypeDetection: true,
+		Metadata:                    map[string]string{nameKey: url.PathEscape(f.Name)},
+	})
+	if err != nil {
+		return File{}, fmt.Errorf("upload: write: %w", err)
+	}
+	sum := sha256.New()
+	whole := io.MultiReader(bytes.NewReader(head), src)
+	f.Size, err = io.Copy(io.MultiWriter(w, sum), io.LimitReader(whole, limit+1))
+	if err == nil && f.Size > limit {
+		err = ErrTooLarge
+	}
+	if err != nil {
+		cancel()
+		_ = w.Close() // reports the cancellation
+		return File{}, fmt.Errorf("upload: copy: %w", err)
+	}
+	if err := w.Close(); err != nil {
+		return File{}, fmt.Errorf("upload: finish: %w", err)
+	}
+	sum.Sum(f.Sum[:0])
+	return f, nil
+}
+
+// Delete removes a file; one that is not there is a success.
+func (s *Store) Delete(ctx context.Context, key string) error {
+	if err := s.bucket.Delete(ctx, key); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
+		return fmt.Errorf("upload: delete: %w", err)
+	}
+	return nil
+}
+
+func newKey() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// validKey reports whether newKey could have made key; no other reaches the
+// bucket.
+func validKey(key string) bool {
+	if len(key) != 32 {
+		return false
+	}
+	return strings.Trim(key, "0123456789abcdef") == ""
+}
