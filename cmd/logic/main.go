@@ -1,0 +1,142 @@
+// Command logic stores conversations and tells the gateways what to push.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"time"
+
+	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/logic"
+	"im-services/internal/logic/migrations"
+	"im-services/internal/platform/boot"
+	"im-services/internal/platform/bus"
+	"im-services/internal/platform/cache"
+	"im-services/internal/platform/config"
+	"im-services/internal/platform/database"
+	"im-services/internal/platform/discovery"
+	"im-services/internal/platform/rpc"
+	"im-services/internal/platform/telemetry"
+	"im-services/internal/push"
+)
+
+func main() {
+	var (
+		path    = flag.String("config", "deploy/config/logic.yaml", "configuration `file`")
+		migrate = flag.Bool("migrate", false, "bring the database to this version, and exit")
+		health  = flag.Bool("health", false, "ask the running instance whether it is ready, and exit")
+	)
+	flag.Parse()
+	boot.Main(func(ctx context.Context, b *boot.Boot) error {
+		var cfg Config
+		if err := config.Load(*path, &cfg); err != nil {
+			return err
+		}
+		switch {
+		case *health:
+			return telemetry.Probe(ctx, cfg.Telemetry.DebugListen)
+		case *migrate:
+			return applyMigrations(ctx, cfg)
+		}
+		return run(ctx, b, cfg)
+	})
+}
+
+func applyMigrations(ctx context.Context, cfg Config) error {
+	db, err := database.Open(ctx, cfg.Database.ForMigration())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	return database.Migrate(ctx, db, migrations.FS, ".", migrations.Table)
+}
+
+func run(ctx context.Context, b *boot.Boot, cfg Config) error {
+	if cfg.StopTimeout > 0 {
+		b.StopTimeout = cfg.StopTimeout
+	}
+	instance := instanceID()
+	tel, err := telemetry.New(cfg.Telemetry, "logic", instance)
+	if err != nil {
+		return err
+	}
+	b.SetLog(tel.Log)
+	b.OnClose("telemetry", tel.Close)
+
+	db, err := database.Open(ctx, cfg.Database)
+	if err != nil {
+		return err
+	}
+	b.OnClose("database", func(context.Context) error { return db.Close() })
+	if err := database.CheckVersion(ctx, db, migrations.FS, ".", migrations.Table); err != nil {
+		return err
+	}
+	tel.Registry.MustRegister(database.Collector(db, "logic"))
+
+	redis := cache.Open(cfg.Cache)
+	b.OnClose("cache", func(context.Context) error { return redis.Close() })
+
+	codec, err := push.NewCodec([]byte(cfg.Push.Key.Reveal()))
+	if err != nil {
+		return err
+	}
+	producer, err := bus.NewProducer(bus.ProducerConfig{Addrs: cfg.Bus.NSQD, PublishTimeout: cfg.Bus.PublishTimeout}, tel.Log)
+	if err != nil {
+		return err
+	}
+	b.OnClose("bus", func(context.Context) error { return producer.Close() })
+
+	registry, err := discovery.Open(cfg.Discovery, tel.Log)
+	if err != nil {
+		return err
+	}
+	b.OnClose("discovery", func(context.Context) error { return registry.Close() })
+
+	server, err := logic.New(ctx, logic.Deps{
+		DB: db, Redis: redis, Bus: producer, Topics: topics(cfg.Bus.NSQDHTTP), Gateways: watchGateways(registry),
+		Codec: codec, Log: tel.Log, Registry: tel.Registry, Config: cfg.Logic,
+	})
+	if err != nil {
+		return err
+	}
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() { defer close(done); _ = server.Run(background) }()
+	b.OnClose("logic", func(context.Context) error {
+		server.Close()
+		stop()
+		<-done
+		return nil
+	})
+
+	listener, err := rpc.NewServer(tel, cfg.RPC)
+	if err != nil {
+		return err
+	}
+	logicv1.RegisterMessageServiceServer(listener.GRPC(), server)
+	logicv1.RegisterConnectionServiceServer(listener.GRPC(), server)
+	logicv1.RegisterConversationServiceServer(listener.GRPC(), server)
+	logicv1.RegisterGroupServiceServer(listener.GRPC(), server)
+	b.Go("grpc", listener.Run)
+	b.OnClose("streams", func(context.Context) error { server.Drain(); return nil })
+
+	registration, err := registry.Register(ctx, "logic", instance, listener.Advertise(), nil)
+	if err != nil {
+		return err
+	}
+	b.OnClose("registration", registration.Deregister)
+	b.OnClose("readiness", func(context.Context) error { tel.SetReady(false); return nil })
+	tel.SetReady(true)
+	return nil
+}
+
+// instanceID names this process among the replicas of logic.
+func instanceID() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s-%d-%x", host, os.Getpid(), time.Now().UnixNano())
+}

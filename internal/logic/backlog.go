@@ -1,0 +1,166 @@
+package logic
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/im"
+)
+
+const (
+	// backlogRead is how many messages one query reads.
+	backlogRead = 1000
+	// backlogChunk and backlogBytes bound one response of the stream.
+	backlogChunk = 256
+	backlogBytes = 512 << 10
+)
+
+// behind is a conversation in which a connection is behind.
+type behind struct {
+	ConversationID im.ConversationID `db:"conversation_id"`
+	Kind           im.ChannelKind    `db:"kind"`
+	UserLo         im.UserID         `db:"user_lo"`
+	UserHi         im.UserID         `db:"user_hi"`
+	FirstSeq       im.Seq            `db:"first_seq"`
+	LastSeq        im.Seq            `db:"last_seq"` // last the user may see
+	cursor
+}
+
+// conversationsBehind returns the conversations in which a platform of the user
+// lacks messages that he may see, longest quiet first.
+func (s *store) conversationsBehind(ctx context.Context, user im.UserID, platform im.Platform) ([]behind, error) {
+	var out []behind
+	err := s.db.SelectContext(ctx, &out, `
+		SELECT m.conversation_id, c.kind, COALESCE(c.user_lo, 0) AS user_lo, COALESCE(c.user_hi, 0) AS user_hi, m.first_seq,
+			IF(m.end_seq > 0, m.end_seq, c.last_seq) AS last_seq,
+			COALESCE(d.delivered_seq, 0) AS delivered_seq, COALESCE(d.range_lo, 0) AS range_lo, COALESCE(d.range_hi, 0) AS range_hi
+		FROM members m
+		JOIN conversations c ON c.id = m.conversation_id
+		LEFT JOIN cursors d ON d.user_id = m.user_id AND d.platform = ? AND d.conversation_id = m.conversation_id
+		WHERE m.user_id = ? AND IF(m.end_seq > 0, m.end_seq, c.last_seq) > GREATEST(COALESCE(d.delivered_seq, 0), m.first_seq - 1)
+		ORDER BY c.last_at_ms, m.conversation_id`, int64(platform), int64(user))
+	if err != nil {
+		return nil, fmt.Errorf("find backlog: %w", err)
+	}
+	return out, nil
+}
+
+// backlogSender packs messages into responses of bounded size.
+type backlogSender struct {
+	send  func(*logicv1.BacklogResponse) error
+	resp  *logicv1.BacklogResponse
+	count int
+	bytes int
+}
+
+// add appends a run of one conversation.
+func (b *backlogSender) add(c *logicv1.BacklogConversation) error {
+	b.resp.Conversations = append(b.resp.Conversations, c)
+	b.count += len(c.GetMessages()) + 1
+	b.bytes += proto.Size(c)
+	if b.count >= backlogChunk || b.bytes >= backlogBytes {
+		return b.flush()
+	}
+	return nil
+}
+
+func (b *backlogSender) flush() error {
+	err := b.send(b.resp)
+	b.resp, b.count, b.bytes = &logicv1.BacklogResponse{}, 0, 0
+	return err
+}
+
+// streamBacklog sends what the platform of a user misses, each conversation
+// oldest first, starting where the connection stands if that is further than
+// its cursor. At most ReplayMax of the newest of one conversation are sent; the
+// rest is history.
+func (s *store) streamBacklog(ctx context.Context, user im.UserID, platform im.Platform, positions map[im.ConversationID]im.Seq, out *backlogSender) error {
+	list, err := s.conversationsBehind(ctx, user, platform)
+	if err != nil {
+		return err
+	}
+	for _, b := range list {
+		start := b.FirstSeq - 1
+		if p := positions[b.ConversationID]; p > start {
+			start = p
+		}
+		if cut := b.LastSeq - im.Seq(s.cfg.ReplayMax); cut > start {
+			start = cut
+		}
+		if start >= b.LastSeq {
+			continue
+		}
+		for _, gap := range b.missing(b.LastSeq) {
+			if err := s.streamRun(ctx, user, platform, b, max(gap[0], start), gap[1], out); err != nil {
+				return err
+			}
+		}
+		if b.LastSeq > positions[b.ConversationID] {
+			// Also when nothing was written: the connection now stands at the end.
+			if err := out.add(&logicv1.BacklogConversation{ConversationId: int64(b.ConversationID), Position: int64(b.LastSeq)}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// streamRun sends the messages after < seq <= upTo of one conversation.
+func (s *store) streamRun(ctx context.Context, user im.UserID, platform im.Platform, b behind, after, upTo im.Seq, out *backlogSender) error {
+	for after < upTo {
+		rows, err := s.readMessages(ctx, s.db, b.ConversationID, after, upTo, backlogRead)
+		if err != nil {
+			return err
+		}
+		if len(rows) == 0 {
+			return nil
+		}
+		for len(rows) > 0 {
+			n := min(len(rows), backlogChunk)
+			run := &logicv1.BacklogConversation{ConversationId: int64(b.ConversationID), Position: int64(rows[n-1].Seq)}
+			size := 0
+			for i := range rows[:n] {
+				m := &rows[i]
+				if !deliverable(m, b.Kind, user, platform) {
+					continue
+				}
+				to := int64(b.ConversationID)
+				if b.Kind == im.Private {
+					to = int64(b.UserLo)
+					if m.SenderID == b.UserLo {
+						to = int64(b.UserHi)
+					}
+				}
+				run.Messages = append(run.Messages, m.toPush(b.Kind, to))
+				if size += len(m.Text) + len(m.DataJSON) + 100; size > backlogBytes {
+					n = i + 1
+					run.Position = int64(m.Seq)
+					break
+				}
+			}
+			s.metrics.backlogMessages.Add(float64(len(run.GetMessages())))
+			if err := out.add(run); err != nil {
+				return err
+			}
+			after = rows[n-1].Seq
+			rows = rows[n:]
+		}
+	}
+	return nil
+}
+
+// deliverable reports whether a stored message is replayed to a platform of the
+// user: not what was recalled before it arrived, and of his own private
+// messages only those that another platform of his sent, and never to the web.
+func deliverable(m *messageRow, kind im.ChannelKind, user im.UserID, platform im.Platform) bool {
+	if m.Status == statusRecalled {
+		return false
+	}
+	if kind == im.Private && m.SenderID == user {
+		return platform != im.PlatformWeb && platform != m.Platform
+	}
+	return true
+}

@@ -1,0 +1,87 @@
+package logic
+
+import (
+	"fmt"
+	"time"
+)
+
+// Config is logic's own part of the configuration. Zero values mean the defaults.
+type Config struct {
+	// Lanes is the number of transactions one replica keeps in flight.
+	Lanes int `yaml:"lanes"`
+	// BatchMax is the largest number of messages in one transaction.
+	BatchMax int `yaml:"batch_max"`
+	// BatchWait is how long a lane waits for more sends before it starts a
+	// transaction. Zero: it never waits; batches form while one is in flight.
+	BatchWait time.Duration `yaml:"batch_wait"`
+	// QueueMax bounds the sends waiting on one lane; beyond it they are refused.
+	QueueMax int `yaml:"queue_max"`
+	// SendTimeout is how long a send may take before its outcome is refused or unknown.
+	SendTimeout time.Duration `yaml:"send_timeout"`
+	// ReplayMax is how many of the newest undelivered messages of one
+	// conversation are replayed at connect; older ones are history.
+	ReplayMax int `yaml:"replay_max"`
+	// RecallWindow is how long a sender may take a message back.
+	RecallWindow time.Duration `yaml:"recall_window"`
+	// KickOlder: a new connection displaces the user's older one of the same platform.
+	KickOlder *bool `yaml:"kick_older"`
+	// GroupMax is the largest number of members of a group.
+	GroupMax int `yaml:"group_max"`
+	// HistoryBeforeJoin lets members read what was said before they joined.
+	HistoryBeforeJoin bool `yaml:"history_before_join"`
+	// InviteTTL is how long a group invite works.
+	InviteTTL time.Duration `yaml:"invite_ttl"`
+	// PresenceDebounce is how long a user must stay away to be told offline.
+	PresenceDebounce time.Duration `yaml:"presence_debounce"`
+}
+
+// withDefaults fills what is unset.
+func (c Config) withDefaults() Config {
+	def := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	dur := func(p *time.Duration, v time.Duration) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	def(&c.Lanes, 2)
+	def(&c.BatchMax, 128)
+	def(&c.QueueMax, 4096)
+	def(&c.ReplayMax, 10_000)
+	def(&c.GroupMax, 2000)
+	dur(&c.SendTimeout, 3*time.Second)
+	dur(&c.RecallWindow, 2*time.Minute)
+	dur(&c.InviteTTL, 7*24*time.Hour)
+	dur(&c.PresenceDebounce, 3*time.Second)
+	if c.KickOlder == nil {
+		kick := true
+		c.KickOlder = &kick
+	}
+	return c
+}
+
+// Validate reports what cannot work, naming the setting.
+func (c Config) Validate() error {
+	for _, n := range []struct {
+		name string
+		v    int
+		max  int
+	}{
+		{"lanes", c.Lanes, 64}, {"batch_max", c.BatchMax, 1024}, {"queue_max", c.QueueMax, 1 << 20},
+		{"replay_max", c.ReplayMax, 1 << 20}, {"group_max", c.GroupMax, 100_000},
+	} {
+		if n.v < 0 || n.v > n.max {
+			return fmt.Errorf("logic.%s is %d: it must be between 0 (default) and %d", n.name, n.v, n.max)
+		}
+	}
+	if c.BatchWait < 0 || c.BatchWait > 50*time.Millisecond {
+		return fmt.Errorf("logic.batch_wait is %v: it must be between 0 and 50ms", c.BatchWait)
+	}
+	if c.SendTimeout < 0 || c.SendTimeout > 5*time.Second {
+		return fmt.Errorf("logic.send_timeout is %v: it must be between 0 (default) and 5s, the time clients wait", c.SendTimeout)
+	}
+	return nil
+}

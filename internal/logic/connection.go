@@ -1,0 +1,158 @@
+package logic
+
+import (
+	"context"
+	"time"
+
+	logicv1 "im-services/api/proto/logic/v1"
+	pushv1 "im-services/api/proto/push/v1"
+	"im-services/internal/im"
+)
+
+func routeOf(gateway string, c *logicv1.Conn) route {
+	return route{
+		gateway:  im.GatewayID(gateway),
+		conn:     im.ConnID(c.GetConnId()),
+		platform: im.Platform(c.GetPlatform()), //nolint:gosec // 1..3
+		sinceMS:  c.GetSinceMs(),
+	}
+}
+
+func (s *Server) checkConn(gateway string, c *logicv1.Conn) error {
+	if gateway == "" || !im.UserID(c.GetUserId()).Valid() || c.GetConnId() <= 0 || c.GetPlatform() < 1 || c.GetPlatform() > 3 {
+		return im.E(im.KindInvalid, "connection_invalid", nil)
+	}
+	return nil
+}
+
+// Backlog implements logicv1.ConnectionServiceServer. The route is registered
+// and pv read before MySQL is: whatever is committed later is pushed, and
+// nothing falls between.
+func (s *Server) Backlog(req *logicv1.BacklogRequest, stream logicv1.ConnectionService_BacklogServer) error {
+	ctx := stream.Context()
+	conn := req.GetConn()
+	if err := s.checkConn(req.GetGatewayId(), conn); err != nil {
+		return err
+	}
+	user := im.UserID(conn.GetUserId())
+	first := &logicv1.BacklogResponse{SinceMs: conn.GetSinceMs()}
+	if req.GetRegister() {
+		s.register(ctx, req, first)
+	} else if states, epoch, err := s.routes.read(ctx, []im.UserID{user}); err == nil {
+		first.Pv, first.Epoch = int64(states[0].pv), epoch
+	}
+	if err := stream.Send(first); err != nil {
+		return err
+	}
+	positions := make(map[im.ConversationID]im.Seq, len(req.GetPositions()))
+	for _, p := range req.GetPositions() {
+		positions[im.ConversationID(p.GetConversationId())] = im.Seq(p.GetSeq())
+	}
+	out := &backlogSender{send: stream.Send, resp: &logicv1.BacklogResponse{}}
+	if err := s.store.streamBacklog(ctx, user, im.Platform(conn.GetPlatform()), positions, out); err != nil { //nolint:gosec // 1..3
+		return err
+	}
+	out.resp.Done = true
+	return out.flush()
+}
+
+// register makes the connection's route and displaces the older one of its
+// platform. Without the route store the connection works all the same: it is
+// told that it has no route yet.
+func (s *Server) register(ctx context.Context, req *logicv1.BacklogRequest, first *logicv1.BacklogResponse) {
+	user, rt := im.UserID(req.GetConn().GetUserId()), routeOf(req.GetGatewayId(), req.GetConn())
+	reg, err := s.routes.register(ctx, user, rt, *s.cfg.KickOlder, true)
+	if err != nil {
+		s.log.WarnContext(ctx, "connection has no route yet", "err", err)
+		first.Unrouted = true
+		return
+	}
+	first.Pv, first.Epoch, first.SinceMs = int64(reg.pv), reg.epoch, reg.sinceMS
+	for _, old := range reg.displaced {
+		kick := &pushv1.Event{UserIds: []int64{int64(user)}, Body: &pushv1.Event_Kick{Kick: &pushv1.KickEvent{
+			ConnId: int64(old.conn), Reason: "displaced", PeerIp: req.GetPeerIp(),
+		}}}
+		// Best effort: the old connection's gateway also learns it from its next watermark.
+		if err := s.pub.eventTo(ctx, old.gateway, reg.epoch, kick); err != nil {
+			s.log.WarnContext(ctx, "displaced connection not told yet", "err", err)
+		}
+	}
+	s.presence.connected(user)
+}
+
+// Disconnect implements logicv1.ConnectionServiceServer.
+func (s *Server) Disconnect(ctx context.Context, req *logicv1.DisconnectRequest) (*logicv1.DisconnectResponse, error) {
+	users := make([]im.UserID, 0, len(req.GetConns()))
+	rts := make([]route, 0, len(req.GetConns()))
+	for _, c := range req.GetConns() {
+		users = append(users, im.UserID(c.GetUserId()))
+		rts = append(rts, routeOf(req.GetGatewayId(), c))
+	}
+	if err := s.routes.remove(ctx, users, rts); err != nil {
+		return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
+	}
+	for _, u := range users {
+		s.presence.disconnected(u)
+	}
+	return &logicv1.DisconnectResponse{}, nil
+}
+
+// Watermark implements logicv1.ConnectionServiceServer.
+func (s *Server) Watermark(ctx context.Context, req *logicv1.WatermarkRequest) (*logicv1.WatermarkResponse, error) {
+	users := make([]im.UserID, len(req.GetConns()))
+	for i, c := range req.GetConns() {
+		users[i] = im.UserID(c.GetUserId())
+	}
+	states, epoch, err := s.routes.read(ctx, users)
+	if err != nil {
+		return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
+	}
+	resp := &logicv1.WatermarkResponse{Epoch: epoch, Marks: make([]*logicv1.Watermark, len(states))}
+	for i, st := range states {
+		own := routeOf(req.GetGatewayId(), req.GetConns()[i])
+		mark := &logicv1.Watermark{Pv: int64(st.pv)}
+		for _, rt := range st.routes {
+			switch {
+			case rt.gateway == own.gateway && rt.conn == own.conn:
+				mark.Routed = true
+			case *s.cfg.KickOlder && rt.platform == own.platform && rt.sinceMS > own.sinceMS:
+				mark.Displaced = true
+			}
+		}
+		mark.Displaced = mark.Displaced && !mark.Routed
+		resp.Marks[i] = mark
+	}
+	return resp, nil
+}
+
+// Assert implements logicv1.ConnectionServiceServer: after the route store lost
+// its contents, gateways say again what they hold. Of two connections that claim
+// one place the one made later keeps it.
+func (s *Server) Assert(ctx context.Context, req *logicv1.AssertRequest) (*logicv1.AssertResponse, error) {
+	resp := &logicv1.AssertResponse{Marks: make([]*logicv1.Watermark, len(req.GetConns()))}
+	for i, c := range req.GetConns() {
+		if err := s.checkConn(req.GetGatewayId(), c); err != nil {
+			return nil, err
+		}
+		user := im.UserID(c.GetUserId())
+		reg, err := s.routes.register(ctx, user, routeOf(req.GetGatewayId(), c), *s.cfg.KickOlder, false)
+		if err != nil {
+			return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
+		}
+		resp.Epoch = reg.epoch
+		resp.Marks[i] = &logicv1.Watermark{Pv: int64(reg.pv), Routed: !reg.lost, Displaced: reg.lost}
+		for _, old := range reg.displaced {
+			kick := &pushv1.Event{UserIds: []int64{int64(user)}, Body: &pushv1.Event_Kick{Kick: &pushv1.KickEvent{ConnId: int64(old.conn), Reason: "displaced"}}}
+			if err := s.pub.eventTo(ctx, old.gateway, reg.epoch, kick); err != nil {
+				s.log.WarnContext(ctx, "displaced connection not told yet", "err", err)
+			}
+		}
+		if !reg.lost {
+			s.presence.connected(user)
+		}
+	}
+	return resp, nil
+}
+
+// topicSweep is how often dead gateways' topics are looked for.
+const topicSweep = 30 * time.Second

@@ -1,0 +1,74 @@
+package logic
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/jmoiron/sqlx"
+
+	"im-services/internal/im"
+	"im-services/internal/platform/database"
+)
+
+// idBlock is how many ids a replica takes at once.
+const idBlock = 1000
+
+// allocator hands out ids that no other replica hands out, rising within this
+// replica. It is safe for concurrent use.
+type allocator struct {
+	db   *sqlx.DB
+	name string
+
+	mu   sync.Mutex // guards the following fields, and is held while a block is fetched
+	next int64
+	end  int64 // first id past the block
+}
+
+// take returns the first of n consecutive ids, all greater than after. Ids that
+// are not greater are thrown away with the rest of their block: a fresh block
+// is greater than any id ever handed out.
+func (a *allocator) take(ctx context.Context, n int, after int64) (int64, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.next <= after || a.end-a.next < int64(n) {
+		size := int64(max(idBlock, n))
+		first, err := fetchBlock(ctx, a.db, a.name, size)
+		if err != nil {
+			return 0, err
+		}
+		if first <= after {
+			return 0, im.E(im.KindInternal, "id_allocator_behind",
+				fmt.Errorf("block %s starts at %d, but %d is in use", a.name, first, after))
+		}
+		a.next, a.end = first, first+size
+	}
+	id := a.next
+	a.next += int64(n)
+	return id, nil
+}
+
+// fetchBlock takes size ids from the shared counter, in a transaction of its own.
+func fetchBlock(ctx context.Context, db *sqlx.DB, name string, size int64) (int64, error) {
+	var first int64
+	err := database.InTx(ctx, db, func(tx *sqlx.Tx) error {
+		err := tx.GetContext(ctx, &first, `SELECT next_id FROM id_blocks WHERE name = ? FOR UPDATE`, name)
+		if errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("id block %q does not exist: run logic -migrate", name)
+		}
+		if err != nil {
+			return err
+		}
+		if first+size > im.MaxID {
+			return fmt.Errorf("id block %q is used up", name)
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE id_blocks SET next_id = next_id + ? WHERE name = ?`, size, name)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("allocate %s ids: %w", name, err)
+	}
+	return first, nil
+}

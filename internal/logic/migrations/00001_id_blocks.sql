@@ -1,0 +1,7 @@
+-- +goose Up
+-- Ids are handed out in blocks: each replica takes a block in one short transaction.
+CREATE TABLE id_blocks (
+    name    VARCHAR(32) NOT NULL,
+    next_id BIGINT      NOT NULL,
+    PRIMARY KEY (name)
+) DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;

@@ -1,0 +1,420 @@
+package logic
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"google.golang.org/protobuf/proto"
+
+	pushv1 "im-services/api/proto/push/v1"
+	"im-services/internal/im"
+	"im-services/internal/push"
+)
+
+// Publisher is the bus. Publish puts bodies onto a topic in order: at least
+// once when it returns nil, at most once otherwise. It must give up within a
+// few hundred milliseconds whatever the bus does.
+type Publisher interface {
+	Publish(ctx context.Context, topic string, bodies ...[]byte) error
+}
+
+// Gateways tells which gateway incarnations are alive. It must keep the last
+// good answer while discovery is away.
+type Gateways interface {
+	Live() []im.GatewayID
+	IsLive(im.GatewayID) bool
+}
+
+const (
+	// publishQueue bounds the committed batches a lane's publisher may lag behind.
+	publishQueue = 1024
+	// blindGateways is the largest number of gateways an envelope is sent to
+	// when nobody knows where its users are; with more, the next sync heals.
+	blindGateways = 16
+	// youngRoute is how long a route's gateway may be missing from discovery.
+	youngRoute = 10 * time.Second
+	// envelopeTarget is the size, in bytes, at which an envelope is closed.
+	envelopeTarget = 512 << 10
+)
+
+// publisher turns committed messages into envelopes. One goroutine per lane
+// keeps a conversation's envelopes in order; what it cannot keep up with stays
+// in the outbox.
+type publisher struct {
+	bus      Publisher
+	codec    *push.Codec
+	routes   *routes
+	gateways Gateways
+	outbox   *outbox
+	metrics  *metrics
+	log      *slog.Logger
+
+	lanes []chan *committed
+	wg    sync.WaitGroup
+}
+
+func newPublisher(bus Publisher, codec *push.Codec, rt *routes, gw Gateways, ob *outbox, lanes int, m *metrics, log *slog.Logger) *publisher {
+	p := &publisher{bus: bus, codec: codec, routes: rt, gateways: gw, outbox: ob, metrics: m, log: log}
+	for range lanes {
+		ch := make(chan *committed, publishQueue)
+		p.lanes = append(p.lanes, ch)
+		p.wg.Go(func() { p.run(ch) })
+	}
+	return p
+}
+
+// enqueue hands a committed batch to its lane's publisher. It never blocks:
+// when the publisher lags too far, the outbox takes over.
+func (p *publisher) enqueue(lane int, c *committed) {
+	select {
+	case p.lanes[lane] <- c:
+	default:
+		p.metrics.pushDropped.Inc()
+	}
+}
+
+// close publishes what is queued and stops. No enqueue may follow.
+func (p *publisher) close() {
+	for _, ch := range p.lanes {
+		close(ch)
+	}
+	p.wg.Wait()
+}
+
+func (p *publisher) run(ch <-chan *committed) {
+	published, err := lru.New[int64, int64](1 << 16)
+	if err != nil {
+		panic(err) // the size is a constant
+	}
+	for c := range ch {
+		batch := []*committed{c}
+	more:
+		for len(batch) < 16 {
+			select {
+			case c, ok := <-ch:
+				if !ok {
+					break more
+				}
+				batch = append(batch, c)
+			default:
+				break more
+			}
+		}
+		var (
+			msgs []committedMessage
+			rows []int64
+		)
+		for _, c := range batch {
+			msgs = append(msgs, c.messages...)
+			rows = append(rows, c.outbox...)
+		}
+		for _, m := range msgs {
+			last, known := published.Get(m.push.GetConversationId())
+			m.push.Contiguous = m.push.GetSeq() == 1 || known && last == m.push.GetSeq()-1
+			published.Add(m.push.GetConversationId(), m.push.GetSeq())
+		}
+		if err := p.flush(context.Background(), msgs); err != nil {
+			p.metrics.pushDropped.Inc()
+			p.log.Warn("push left to the outbox", "messages", len(msgs), "err", err)
+			continue
+		}
+		p.outbox.published(rows...)
+	}
+}
+
+// flush publishes messages: one look-up of counters and routes, one envelope
+// per gateway that holds a recipient.
+func (p *publisher) flush(ctx context.Context, msgs []committedMessage) error {
+	began := time.Now()
+	defer func() { p.metrics.publishSeconds.Observe(time.Since(began).Seconds()) }()
+	runs := splitRuns(msgs)
+	audiences := make([]*audience, 0, 2*len(runs))
+	for _, r := range runs {
+		audiences = append(audiences, r.to)
+		if r.self != nil {
+			audiences = append(audiences, r.self)
+		}
+	}
+	epoch, err := p.routes.lookup(ctx, audiences)
+	if err != nil {
+		p.metrics.routesDown.Inc()
+		return p.flushBlind(ctx, runs)
+	}
+	if err := p.countSelf(ctx, runs); err != nil {
+		p.metrics.routesDown.Inc()
+		return p.flushBlind(ctx, runs)
+	}
+	now := time.Now().UnixMilli()
+	out := newEnvelopes(epoch)
+	for _, r := range runs {
+		out.add(r, r.to, p.alive(now))
+		if r.self != nil {
+			out.add(r, r.self, p.alive(now))
+		}
+	}
+	return p.send(ctx, out)
+}
+
+// alive judges whether a route's gateway can still be there.
+func (p *publisher) alive(nowMS int64) func(route) bool {
+	return func(rt route) bool {
+		return p.gateways.IsLive(rt.gateway) || nowMS-rt.sinceMS < youngRoute.Milliseconds()
+	}
+}
+
+// countSelf counts a private run for its sender, if it is to be pushed to
+// connections of his other than the one it came from: those learn it from the ack.
+func (p *publisher) countSelf(ctx context.Context, runs []*run) error {
+	var again []*audience
+	for _, r := range runs {
+		if r.self == nil {
+			continue
+		}
+		others := r.self.routes[0][:0]
+		for _, rt := range r.self.routes[0] {
+			if rt.field() != r.origin {
+				others = append(others, rt)
+			}
+		}
+		if len(others) == 0 {
+			r.self = nil
+			continue
+		}
+		r.self = &audience{users: r.self.users, n: r.self.n, count: true}
+		again = append(again, r.self)
+	}
+	if len(again) == 0 {
+		return nil
+	}
+	_, err := p.routes.lookup(ctx, again)
+	return err
+}
+
+// flushBlind publishes to every live gateway with unknown counters: Redis is
+// away, so nobody knows where the recipients are.
+func (p *publisher) flushBlind(ctx context.Context, runs []*run) error {
+	live := p.gateways.Live()
+	if len(live) > blindGateways {
+		return nil // too many to shout at: the gateways' own polling heals
+	}
+	out := newEnvelopes("")
+	for _, r := range runs {
+		for _, g := range live {
+			users := r.to.users
+			if r.self != nil {
+				users = append(append([]im.UserID(nil), users...), r.self.users...)
+			}
+			out.addTo(g, r, users, make([]int64, len(users)))
+		}
+	}
+	return p.send(ctx, out)
+}
+
+func (p *publisher) send(ctx context.Context, out *envelopes) error {
+	var first error
+	for g, list := range out.byGateway {
+		bodies := make([][]byte, 0, len(list))
+		for _, e := range list {
+			e.env.GatewayId = string(g)
+			body, err := p.codec.Marshal(e.env)
+			if err != nil {
+				return err
+			}
+			bodies = append(bodies, body)
+			p.metrics.pushes.Add(float64(e.users))
+		}
+		p.metrics.envelopes.Add(float64(len(bodies)))
+		if err := p.bus.Publish(ctx, push.Topic(g), bodies...); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// event publishes an event to the connections of its users: at most once, not
+// stored. It returns the number of connections addressed.
+func (p *publisher) event(ctx context.Context, e *pushv1.Event) (int, error) {
+	users := make([]im.UserID, len(e.GetUserIds()))
+	for i, u := range e.GetUserIds() {
+		users[i] = im.UserID(u)
+	}
+	states, epoch, err := p.routes.read(ctx, users)
+	byGateway := map[im.GatewayID][]int64{}
+	conns := 0
+	if err != nil {
+		for _, g := range p.gateways.Live() {
+			byGateway[g] = e.GetUserIds()
+		}
+	} else {
+		alive := p.alive(time.Now().UnixMilli())
+		for i, st := range states {
+			seen := map[im.GatewayID]bool{}
+			for _, rt := range st.routes {
+				if !alive(rt) {
+					continue
+				}
+				conns++
+				if !seen[rt.gateway] {
+					seen[rt.gateway] = true
+					byGateway[rt.gateway] = append(byGateway[rt.gateway], int64(users[i]))
+				}
+			}
+		}
+	}
+	for g, ids := range byGateway {
+		if err := p.eventTo(ctx, g, epoch, &pushv1.Event{UserIds: ids, Body: e.GetBody()}); err != nil {
+			return conns, err
+		}
+	}
+	return conns, nil
+}
+
+// eventTo publishes an event to one gateway.
+func (p *publisher) eventTo(ctx context.Context, g im.GatewayID, epoch string, e *pushv1.Event) error {
+	body, err := p.codec.Marshal(&pushv1.Envelope{GatewayId: string(g), Epoch: epoch, Events: []*pushv1.Event{e}})
+	if err != nil {
+		return err
+	}
+	return p.bus.Publish(ctx, push.Topic(g), body)
+}
+
+// run is a stretch of messages that go to the same users: consecutive messages
+// of one group, or of one sender in a private conversation.
+type run struct {
+	msgs []*pushv1.Message
+	to   *audience
+	// self is the sender of a private run, for his other connections.
+	self   *audience
+	origin string
+}
+
+// splitRuns groups messages by audience, keeping each conversation's order.
+// Messages of different conversations may change places.
+func splitRuns(msgs []committedMessage) []*run {
+	var runs []*run
+	open := make(map[int64]*run, len(msgs)) // conversation -> its last run
+	for _, m := range msgs {
+		conv := m.push.GetConversationId()
+		r := open[conv]
+		if r == nil || !r.takes(m) {
+			r = &run{origin: m.push.GetOrigin(), to: &audience{users: m.recipients, count: true}}
+			if m.sender != 0 {
+				r.self = &audience{users: []im.UserID{m.sender}}
+			}
+			open[conv] = r
+			runs = append(runs, r)
+		}
+		r.msgs = append(r.msgs, m.push)
+		r.to.n++
+		if r.self != nil {
+			r.self.n++
+		}
+	}
+	return runs
+}
+
+// takes reports whether m has the same audience as the run.
+func (r *run) takes(m committedMessage) bool {
+	if m.sender != 0 || r.self != nil {
+		return r.self != nil && r.self.users[0] == m.sender && r.origin == m.push.GetOrigin()
+	}
+	return len(r.to.users) == len(m.recipients) && (len(m.recipients) == 0 || &r.to.users[0] == &m.recipients[0])
+}
+
+// envelopes gathers what goes to each gateway.
+type envelopes struct {
+	epoch     string
+	byGateway map[im.GatewayID][]*envelope
+}
+
+type envelope struct {
+	env   *pushv1.Envelope
+	size  int
+	users int
+}
+
+func newEnvelopes(epoch string) *envelopes {
+	return &envelopes{epoch: epoch, byGateway: map[im.GatewayID][]*envelope{}}
+}
+
+// add addresses a run to the audience's users, each at every gateway that holds him.
+func (o *envelopes) add(r *run, a *audience, alive func(route) bool) {
+	type target struct {
+		users []im.UserID
+		pvs   []int64
+	}
+	var targets map[im.GatewayID]*target
+	for i, u := range a.users {
+		for k, rt := range a.routes[i] {
+			if !alive(rt) || sameGatewayBefore(a.routes[i][:k], rt.gateway) {
+				continue
+			}
+			if targets == nil {
+				targets = make(map[im.GatewayID]*target, 2)
+			}
+			t := targets[rt.gateway]
+			if t == nil {
+				t = &target{}
+				targets[rt.gateway] = t
+			}
+			t.users = append(t.users, u)
+			t.pvs = append(t.pvs, a.pvs[i])
+		}
+	}
+	for g, t := range targets {
+		o.addTo(g, r, t.users, t.pvs)
+	}
+}
+
+func sameGatewayBefore(rts []route, g im.GatewayID) bool {
+	for _, rt := range rts {
+		if rt.gateway == g {
+			return true
+		}
+	}
+	return false
+}
+
+// addTo puts a run for some users into the gateway's last envelope, or splits
+// it over several when it is large. pvs are the counters after the whole run.
+func (o *envelopes) addTo(g im.GatewayID, r *run, users []im.UserID, pvs []int64) {
+	ids := make([]int64, len(users))
+	for i, u := range users {
+		ids[i] = int64(u)
+	}
+	for start := 0; start < len(r.msgs); {
+		e := o.last(g)
+		first := len(e.env.GetMessages())
+		d := &pushv1.Delivery{UserIds: ids}
+		end := start
+		for end < len(r.msgs) && (end == start || e.size < envelopeTarget) {
+			d.Messages = append(d.Messages, int32(first+end-start)) //nolint:gosec // small
+			e.env.Messages = append(e.env.Messages, r.msgs[end])
+			e.size += proto.Size(r.msgs[end]) + 8
+			end++
+		}
+		d.Pvs = make([]int64, len(pvs))
+		for i, pv := range pvs {
+			if pv > 0 {
+				d.Pvs[i] = pv - int64(len(r.msgs)-end)
+			}
+		}
+		e.env.Deliveries = append(e.env.Deliveries, d)
+		e.size += 12 * len(ids)
+		e.users += len(ids)
+		start = end
+	}
+}
+
+func (o *envelopes) last(g im.GatewayID) *envelope {
+	list := o.byGateway[g]
+	if n := len(list); n > 0 && list[n-1].size < envelopeTarget {
+		return list[n-1]
+	}
+	e := &envelope{env: &pushv1.Envelope{Epoch: o.epoch}}
+	o.byGateway[g] = append(list, e)
+	return e
+}

@@ -1,0 +1,80 @@
+package logic
+
+import (
+	"testing"
+
+	pushv1 "im-services/api/proto/push/v1"
+	"im-services/internal/im"
+)
+
+func privateMsg(conv, seq int64, from, to im.UserID) committedMessage {
+	return committedMessage{
+		push:       &pushv1.Message{ConversationId: conv, Seq: seq, Kind: 1, SenderId: int64(from), ToId: int64(to), Text: "x"},
+		recipients: []im.UserID{to}, sender: from,
+	}
+}
+
+func TestSplitRuns_KeepsConversationOrderAndAudience(t *testing.T) {
+	group := []im.UserID{1, 2, 3}
+	g := func(seq int64) committedMessage {
+		return committedMessage{push: &pushv1.Message{ConversationId: 9, Seq: seq, Kind: 2}, recipients: group}
+	}
+	runs := splitRuns([]committedMessage{
+		privateMsg(7, 1, 2, 3), g(4), privateMsg(7, 2, 2, 3), privateMsg(7, 3, 3, 2), g(5),
+	})
+	if len(runs) != 3 {
+		t.Fatalf("%d runs, want 3: two private directions and one group", len(runs))
+	}
+	if runs[0].to.n != 2 || runs[0].self.users[0] != 2 || runs[1].to.n != 2 || runs[1].self != nil || runs[2].to.users[0] != 2 {
+		t.Fatalf("wrong runs: %+v %+v %+v", runs[0], runs[1], runs[2])
+	}
+}
+
+// A run too large for one envelope is split; every part carries the counter
+// after its own last message.
+func TestEnvelopes_SplitRunsCountRight(t *testing.T) {
+	big := string(make([]byte, 200<<10))
+	r := &run{to: &audience{users: []im.UserID{5}, n: 6, pvs: []int64{106}, routes: [][]route{{{gateway: "g", conn: 1}, {gateway: "g", conn: 2}}}}}
+	for seq := int64(1); seq <= 6; seq++ {
+		r.msgs = append(r.msgs, &pushv1.Message{ConversationId: 1, Seq: seq, Text: big})
+	}
+	out := newEnvelopes("e")
+	out.add(r, r.to, func(route) bool { return true })
+	pv, seq := int64(100), int64(0)
+	if len(out.byGateway["g"]) < 2 {
+		t.Fatal("nothing was split")
+	}
+	for _, e := range out.byGateway["g"] {
+		for _, d := range e.env.GetDeliveries() {
+			if len(d.GetUserIds()) != 1 {
+				t.Fatalf("user addressed %d times at one gateway", len(d.GetUserIds()))
+			}
+			for _, i := range d.GetMessages() {
+				seq++
+				pv++
+				if got := e.env.GetMessages()[i].GetSeq(); got != seq {
+					t.Fatalf("message %d, want %d", got, seq)
+				}
+			}
+			if d.GetPvs()[0] != pv {
+				t.Fatalf("pv %d after %d messages, want %d", d.GetPvs()[0], seq, pv)
+			}
+		}
+	}
+	if seq != 6 {
+		t.Fatalf("%d of 6 messages addressed", seq)
+	}
+}
+
+func TestParseRoute_RoundTrip(t *testing.T) {
+	r := route{gateway: "ab/c", conn: 12, platform: 2, sinceMS: 1_700_000_000_000}
+	got, ok := parseRoute(r.field(), r.value())
+	if !ok || got != r {
+		t.Fatalf("got %+v", got)
+	}
+	for _, bad := range [][2]string{{"", ""}, {"g/1", "1"}, {"g/x", "1:2"}, {"/1", "1:2"}, {"g/1", "x:2"}} {
+		if _, ok := parseRoute(bad[0], bad[1]); ok {
+			t.Errorf("accepted %q %q", bad[0], bad[1])
+		}
+	}
+}

@@ -1,0 +1,167 @@
+package logic
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/im"
+)
+
+// SendStream implements logicv1.MessageServiceServer. Sends enter their lanes in
+// the order of the stream; results leave as they settle, gathered into as few
+// responses as the stream's pace allows. When the server drains, the stream
+// ends once what it took in is answered; what it did not take in, the gateway
+// sends to another replica.
+func (s *Server) SendStream(stream logicv1.MessageService_SendStreamServer) error {
+	out := newResultWriter(stream.Send)
+	defer out.close()
+	ended := make(chan error, 1)
+	s.streams.Go(func() { ended <- s.receive(stream, out) }) // Recv ends when this handler returns
+	select {
+	case err := <-ended:
+		return err
+	case <-s.draining:
+		out.settle(s.cfg.SendTimeout)
+		return nil
+	}
+}
+
+// receive hands in what the stream carries until it ends.
+func (s *Server) receive(stream logicv1.MessageService_SendStreamServer, out *resultWriter) error {
+	for {
+		req, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, m := range req.GetSends() {
+			ref := m.GetRef()
+			out.expect()
+			s.submit(m.GetSend(), func(res *logicv1.SendResult) { out.add(ref, res) })
+		}
+	}
+}
+
+// Send implements logicv1.MessageServiceServer.
+func (s *Server) Send(ctx context.Context, req *logicv1.SendRequest) (*logicv1.SendResponse, error) {
+	settled := make(chan *logicv1.SendResult, 1)
+	s.submit(req.GetSend(), func(res *logicv1.SendResult) { settled <- res })
+	select {
+	case res := <-settled:
+		if e := res.GetError(); e != nil {
+			return nil, &im.Error{
+				Kind: im.Kind(e.GetKind()), Reason: e.GetReason(), //nolint:gosec // we made it
+				RetryAfter: time.Duration(e.GetRetryAfterMs()) * time.Millisecond,
+			}
+		}
+		return &logicv1.SendResponse{Result: res}, nil
+	case <-ctx.Done():
+		return nil, im.E(im.KindUnknown, "outcome_unknown", ctx.Err())
+	}
+}
+
+// submit validates a send and queues it. done is called exactly once, possibly
+// before submit returns; it must not block.
+func (s *Server) submit(m *logicv1.Send, done func(*logicv1.SendResult)) {
+	r, err := newSendReq(m)
+	if err != nil {
+		done(refused(err))
+		return
+	}
+	r.deadline = time.Now().Add(s.cfg.SendTimeout)
+	r.done = done
+	s.batcher.submit(r)
+}
+
+// resultWriter sends results from one goroutine, because a stream allows one
+// sender at a time and lanes must never wait for a slow gateway.
+type resultWriter struct {
+	send func(*logicv1.SendStreamResponse) error
+	wg   sync.WaitGroup
+
+	mu      sync.Mutex // guards the following fields
+	queue   []*logicv1.StreamResult
+	pending int  // sends taken in and not answered
+	busy    bool // the writer goroutine runs
+	closed  bool
+}
+
+// resultChunk bounds the results of one response.
+const resultChunk = 512
+
+func newResultWriter(send func(*logicv1.SendStreamResponse) error) *resultWriter {
+	return &resultWriter{send: send}
+}
+
+// expect notes that a send was taken in, whose result will be added.
+func (w *resultWriter) expect() {
+	w.mu.Lock()
+	w.pending++
+	w.mu.Unlock()
+}
+
+// settle waits until every expected result is written, at most for limit.
+func (w *resultWriter) settle(limit time.Duration) {
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		w.mu.Lock()
+		done := w.closed || w.pending == 0 && !w.busy
+		w.mu.Unlock()
+		if done {
+			return
+		}
+	}
+}
+
+// add queues a result. The queue is bounded by what the gateway has in flight.
+func (w *resultWriter) add(ref uint64, res *logicv1.SendResult) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pending--
+	if w.closed {
+		return // the gateway is gone; it asks again with the same keys
+	}
+	w.queue = append(w.queue, &logicv1.StreamResult{Ref: ref, Result: res})
+	if !w.busy {
+		w.busy = true
+		w.wg.Go(w.drain)
+	}
+}
+
+// drain writes until the queue is empty.
+func (w *resultWriter) drain() {
+	for {
+		w.mu.Lock()
+		if len(w.queue) == 0 || w.closed {
+			w.busy = false
+			w.mu.Unlock()
+			return
+		}
+		batch := w.queue
+		w.queue = nil
+		w.mu.Unlock()
+		for len(batch) > 0 {
+			n := min(len(batch), resultChunk)
+			if w.send(&logicv1.SendStreamResponse{Results: batch[:n]}) != nil {
+				w.mu.Lock()
+				w.closed, w.busy = true, false
+				w.mu.Unlock()
+				return
+			}
+			batch = batch[n:]
+		}
+	}
+}
+
+// close drops what is still queued and waits for the writer.
+func (w *resultWriter) close() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.wg.Wait()
+}

@@ -1,0 +1,432 @@
+package logic
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	logicv1 "im-services/api/proto/logic/v1"
+	pushv1 "im-services/api/proto/push/v1"
+	"im-services/internal/im"
+)
+
+func TestSend_NumbersFromOneAndAcksWhatIsStored(t *testing.T) {
+	h := newHarness(t)
+	conv := h.befriend(2, 3)
+	for i := int64(1); i <= 5; i++ {
+		res := h.mustSend(privateSend(2, 3, i, fmt.Sprint("m", i)))
+		if res.GetSeq() != i || im.ConversationID(res.GetConversationId()) != conv || res.GetMessageId() <= 0 || res.GetDuplicate() {
+			t.Fatalf("send %d: %v", i, res)
+		}
+	}
+	rows, err := h.store.readMessages(t.Context(), h.store.db, conv, 0, 100, 100)
+	if err != nil || len(rows) != 5 {
+		t.Fatalf("%d rows, %v", len(rows), err)
+	}
+	for i, m := range rows {
+		if m.Text != fmt.Sprint("m", i+1) || i > 0 && m.ID <= rows[i-1].ID {
+			t.Fatalf("row %d: %+v", i, m)
+		}
+	}
+}
+
+func TestSend_StrangersAndEndedFriendsAreRefused(t *testing.T) {
+	h := newHarness(t)
+	refusedAs := func(what string, want string, m *logicv1.Send) {
+		t.Helper()
+		if _, err := h.trySend(m); !errors.Is(err, &im.Error{Reason: want}) {
+			t.Errorf("%s: %v, want %s", what, err, want)
+		}
+	}
+	refusedAs("stranger", "not_friends", privateSend(2, 3, 1, "x"))
+	h.befriend(2, 3)
+	first := h.mustSend(privateSend(2, 3, 1, "x"))
+	h.setPrivate(3, 2, false)
+	refusedAs("ended friend", "not_friends", privateSend(2, 3, 2, "x"))
+	refusedAs("group that is none", "not_a_member", &logicv1.Send{SenderId: 2, ToId: 999_999, ClientMsgId: 1, Kind: 2, Type: 1, Text: "x", Sender: alice})
+	// What was acknowledged stays acknowledged: a retry learns so even now.
+	again, err := h.trySend(privateSend(2, 3, 1, "x"))
+	if err != nil || again.GetSeq() != first.GetSeq() || !again.GetDuplicate() {
+		t.Errorf("retry after the friendship ended: %v, %v", again, err)
+	}
+	// Anybody may write to the bot.
+	if res := h.mustSend(privateSend(2, im.BotID, 9, "hello bot")); res.GetSeq() != 1 {
+		t.Errorf("bot: %v", res)
+	}
+}
+
+func TestG3_SameKeySentHundredTimesInParallelIsOneMessage(t *testing.T) {
+	h := newHarness(t)
+	conv := h.befriend(2, 3)
+	first := h.Server
+	second := h.replica()
+	results := make([]*logicv1.SendResult, 100)
+	var wg sync.WaitGroup
+	for i := range results {
+		wg.Go(func() {
+			s := []*Server{first, second}[i%2]
+			resp, err := s.Send(t.Context(), &logicv1.SendRequest{Send: privateSend(2, 3, 77, "once")})
+			if err != nil {
+				t.Errorf("send %d: %v", i, err)
+				return
+			}
+			results[i] = resp.GetResult()
+		})
+	}
+	wg.Wait()
+	fresh := 0
+	for _, r := range results {
+		if r.GetMessageId() != results[0].GetMessageId() || r.GetSeq() != 1 || r.GetSentAtMs() != results[0].GetSentAtMs() {
+			t.Fatalf("answers differ: %v, %v", r, results[0])
+		}
+		if !r.GetDuplicate() {
+			fresh++
+		}
+	}
+	if fresh != 1 {
+		t.Errorf("%d answers call themselves the first", fresh)
+	}
+	if rows, err := h.store.readMessages(t.Context(), h.store.db, conv, 0, 100, 100); err != nil || len(rows) != 1 {
+		t.Fatalf("%d rows, %v", len(rows), err)
+	}
+}
+
+func TestG3_SameKeyOtherContentIsAnError(t *testing.T) {
+	h := newHarness(t)
+	h.befriend(2, 3)
+	h.mustSend(privateSend(2, 3, 1, "first"))
+	for what, m := range map[string]*logicv1.Send{
+		"text": privateSend(2, 3, 1, "second"),
+		"type": func() *logicv1.Send { m := privateSend(2, 3, 1, "first"); m.Type = 2; return m }(),
+		"data": func() *logicv1.Send { m := privateSend(2, 3, 1, "first"); m.DataJson = `"d"`; return m }(),
+	} {
+		if _, err := h.trySend(m); !errors.Is(err, &im.Error{Reason: "client_msg_id_reused"}) {
+			t.Errorf("other %s: %v", what, err)
+		}
+	}
+	// The same key in another conversation is another message.
+	h.befriend(2, 4)
+	if res := h.mustSend(privateSend(2, 4, 1, "second")); res.GetDuplicate() {
+		t.Error("a key of one conversation counted in another")
+	}
+}
+
+// Two replicas, many senders, private conversations: every conversation ends up
+// with 1..n, each sender's own order kept, ids rising with seq.
+func TestG5_SeqIsGaplessAndOrderedAcrossReplicas(t *testing.T) {
+	h := newHarness(t)
+	const pairs, each = 8, 60
+	convs := make([]im.ConversationID, pairs)
+	for p := range pairs {
+		convs[p] = h.befriend(im.UserID(10+2*p), im.UserID(11+2*p))
+	}
+	servers := []*Server{h.Server, h.replica()}
+	var wg sync.WaitGroup
+	for p := range pairs {
+		for side := range 2 {
+			wg.Go(func() {
+				from, to := im.UserID(10+2*p+side), im.UserID(11+2*p-side)
+				var last int64
+				for i := range each {
+					resp, err := servers[(i+p+side)%2].Send(t.Context(), &logicv1.SendRequest{Send: privateSend(from, to, int64(i+1), fmt.Sprint(i))})
+					if err != nil {
+						t.Errorf("send: %v", err)
+						return
+					}
+					if seq := resp.GetResult().GetSeq(); seq <= last {
+						t.Errorf("acked before and numbered after: %d then %d", last, seq)
+					} else {
+						last = seq
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	for _, conv := range convs {
+		rows, err := h.store.readMessages(t.Context(), h.store.db, conv, 0, 1000, 1000)
+		if err != nil || len(rows) != 2*each {
+			t.Fatalf("%d rows, %v", len(rows), err)
+		}
+		for i, m := range rows {
+			if m.Seq != im.Seq(i+1) || i > 0 && m.ID <= rows[i-1].ID {
+				t.Fatalf("row %d has seq %d, id %d after %d", i, m.Seq, m.ID, rows[max(i-1, 0)].ID)
+			}
+		}
+	}
+}
+
+func TestPush_ReachesTheRecipientInOrderWithCounters(t *testing.T) {
+	h := newHarness(t)
+	h.befriend(2, 3)
+	h.connect(2, 1, im.PlatformWeb)
+	first := h.connect(3, 2, im.PlatformWeb).resp[0]
+	for i := int64(1); i <= 20; i++ {
+		m := privateSend(2, 3, i, fmt.Sprint(i))
+		m.Origin = testGateway + "/1"
+		h.mustSend(m)
+	}
+	eventually(t, 2*time.Second, "20 pushes", func() bool { return len(h.bus.pushedTo(3)) == 20 })
+	pv := first.GetPv()
+	for _, e := range h.bus.all() {
+		if e.GetEpoch() != first.GetEpoch() {
+			t.Fatalf("epoch %q, connected under %q", e.GetEpoch(), first.GetEpoch())
+		}
+		for _, d := range e.GetDeliveries() {
+			pv += int64(len(d.GetMessages()))
+			if d.GetPvs()[0] != pv {
+				t.Fatalf("counter %d, want %d", d.GetPvs()[0], pv)
+			}
+		}
+	}
+	for i, m := range h.bus.pushedTo(3) {
+		if m.GetSeq() != int64(i+1) || !m.GetContiguous() {
+			t.Fatalf("push %d: %v", i, m)
+		}
+	}
+	if got := h.bus.pushedTo(2); len(got) != 0 {
+		t.Errorf("the sender's only connection was pushed its own %d messages", len(got))
+	}
+}
+
+func TestPush_SenderGetsItOnHisOtherConnections(t *testing.T) {
+	h := newHarness(t)
+	h.befriend(2, 3)
+	h.connect(2, 1, im.PlatformWeb)
+	h.connect(2, 2, im.PlatformPC)
+	m := privateSend(2, 3, 1, "x")
+	m.Origin = testGateway + "/1"
+	h.mustSend(m)
+	eventually(t, 2*time.Second, "echo", func() bool { return len(h.bus.pushedTo(2)) == 1 })
+}
+
+// The bus is away: nothing is acked late or lost, and once it is back the
+// outbox publishes what was missed.
+func TestG8_OutboxPublishesWhatTheBusRefused(t *testing.T) {
+	h := newHarness(t)
+	h.befriend(2, 3)
+	h.connect(3, 2, im.PlatformWeb)
+	h.bus.failWith(errors.New("bus is away"))
+	for i := int64(1); i <= 5; i++ {
+		h.mustSend(privateSend(2, 3, i, fmt.Sprint(i)))
+	}
+	time.Sleep(100 * time.Millisecond)
+	h.bus.failWith(nil)
+	eventually(t, 5*time.Second, "pushes from the outbox", func() bool {
+		seqs := map[int64]bool{}
+		for _, m := range h.bus.pushedTo(3) {
+			seqs[m.GetSeq()] = true
+		}
+		return len(seqs) == 5
+	})
+	for _, m := range h.bus.pushedTo(3) {
+		if m.GetContiguous() {
+			t.Fatal("a late push claims to follow the one before")
+		}
+	}
+	eventually(t, 3*time.Second, "empty outbox", func() bool {
+		var n int
+		return h.store.db.Get(&n, `SELECT COUNT(*) FROM outbox`) == nil && n == 0
+	})
+}
+
+// A replica dies after COMMIT: another one publishes.
+func TestG8_AnotherReplicaPublishesForADeadOne(t *testing.T) {
+	h := newHarness(t)
+	conv := h.befriend(2, 3)
+	h.connect(3, 2, im.PlatformWeb)
+	// What a replica that died right after its COMMIT leaves behind.
+	req, err := newSendReq(privateSend(2, 3, 1, "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, done := h.store.commit(t.Context(), []*sendReq{req}); out[0].err != nil || done == nil {
+		t.Fatal(out[0].err)
+	}
+	eventually(t, 2*time.Second, "push by the sweeper", func() bool { return len(h.bus.pushedTo(3)) == 1 })
+	if got := h.bus.pushedTo(3)[0]; got.GetConversationId() != int64(conv) || got.GetText() != "x" || got.GetToId() != 3 {
+		t.Fatal(got)
+	}
+}
+
+func TestG7_BacklogIsWholeInOrderAndEndsWithTheCursor(t *testing.T) {
+	h := newHarness(t)
+	conv := h.befriend(2, 3)
+	other := h.befriend(4, 3)
+	const n = 2500
+	send := func(from im.UserID, first, count int) {
+		var wg sync.WaitGroup
+		for i := first; i < first+count; i++ {
+			wg.Add(1)
+			h.submit(privateSend(from, 3, int64(i), fmt.Sprint(i)), func(r *logicv1.SendResult) {
+				if r.GetError() != nil {
+					t.Errorf("send %d: %v", i, r.GetError())
+				}
+				wg.Done()
+			})
+		}
+		wg.Wait()
+	}
+	send(2, 1, n)
+	send(4, 1, 10)
+	check := func(b *backlogStream, want map[im.ConversationID][2]int64) {
+		t.Helper()
+		got := map[im.ConversationID][]int64{}
+		for _, m := range b.messages() {
+			c := im.ConversationID(m.GetConversationId())
+			got[c] = append(got[c], m.GetSeq())
+		}
+		if len(got) != len(want) {
+			t.Fatalf("%d conversations, want %d", len(got), len(want))
+		}
+		for c, w := range want {
+			if int64(len(got[c])) != w[1]-w[0]+1 || got[c][0] != w[0] || !slices.IsSorted(got[c]) {
+				t.Fatalf("conversation %d: %d messages, want %d..%d", c, len(got[c]), w[0], w[1])
+			}
+		}
+		if !b.resp[len(b.resp)-1].GetDone() {
+			t.Fatal("the stream does not say that it is whole")
+		}
+	}
+	check(h.connect(3, 1, im.PlatformWeb), map[im.ConversationID][2]int64{conv: {1, n}, other: {1, 10}})
+	h.ack(3, im.PlatformWeb, conv, 2000)
+	h.ack(3, im.PlatformWeb, other, 1_000_000) // more than there is
+	h.ack(3, im.PlatformWeb, conv, 5)          // never back
+	check(h.connect(3, 2, im.PlatformWeb), map[im.ConversationID][2]int64{conv: {2001, n}})
+	check(h.connect(3, 3, im.PlatformPC), map[im.ConversationID][2]int64{conv: {1, n}, other: {1, 10}})
+	send(4, 11, 1)
+	check(h.connect(3, 4, im.PlatformWeb), map[im.ConversationID][2]int64{conv: {2001, n}, other: {11, 11}})
+	if got := h.connect(2, 9, im.PlatformWeb).messages(); len(got) != 0 {
+		t.Fatalf("the sender's web connection got %d of his own messages", len(got))
+	}
+}
+
+func TestConnect_NewerConnectionDisplacesOlderOfItsPlatform(t *testing.T) {
+	h := newHarness(t)
+	h.connect(3, 1, im.PlatformWeb)
+	h.connect(3, 2, im.PlatformPC)
+	h.connect(3, 3, im.PlatformWeb)
+	mark := func(conn int64, platform im.Platform, since int64) *logicv1.Watermark {
+		resp, err := h.Watermark(t.Context(), &logicv1.WatermarkRequest{GatewayId: testGateway, Conns: []*logicv1.Conn{{UserId: 3, ConnId: conn, Platform: int32(platform), SinceMs: since}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.GetMarks()[0]
+	}
+	if m := mark(1, im.PlatformWeb, 1); m.GetRouted() || !m.GetDisplaced() {
+		t.Errorf("older web connection: %v", m)
+	}
+	if m := mark(2, im.PlatformPC, 1); !m.GetRouted() || m.GetDisplaced() {
+		t.Errorf("pc connection: %v", m)
+	}
+	if m := mark(3, im.PlatformWeb, 1); !m.GetRouted() || m.GetDisplaced() {
+		t.Errorf("newer web connection: %v", m)
+	}
+	kicked := slices.ContainsFunc(h.bus.all(), func(e *pushv1.Envelope) bool {
+		return len(e.GetEvents()) == 1 && e.GetEvents()[0].GetKick().GetConnId() == 1
+	})
+	if !kicked {
+		t.Error("the displaced connection was not told")
+	}
+	// The old connection closing late does not remove the new one's route.
+	if _, err := h.Disconnect(t.Context(), &logicv1.DisconnectRequest{GatewayId: testGateway, Conns: []*logicv1.Conn{{UserId: 3, ConnId: 1, Platform: 1}}}); err != nil {
+		t.Fatal(err)
+	}
+	if m := mark(3, im.PlatformWeb, 1); !m.GetRouted() {
+		t.Error("the old connection's end removed the new one's route")
+	}
+}
+
+func TestRoutes_LossOfRedisContentsIsSeenAndHealed(t *testing.T) {
+	h := newHarness(t)
+	h.befriend(2, 3)
+	before := h.connect(3, 1, im.PlatformWeb).resp[0]
+	if err := h.routes.rdb.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	conn := &logicv1.Conn{UserId: 3, ConnId: 1, Platform: 1, SinceMs: before.GetSinceMs()}
+	resp, err := h.Watermark(t.Context(), &logicv1.WatermarkRequest{GatewayId: testGateway, Conns: []*logicv1.Conn{conn}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.GetEpoch() == before.GetEpoch() || resp.GetMarks()[0].GetRouted() || resp.GetMarks()[0].GetDisplaced() {
+		t.Fatalf("loss not seen: %v", resp)
+	}
+	asserted, err := h.Assert(t.Context(), &logicv1.AssertRequest{GatewayId: testGateway, Conns: []*logicv1.Conn{conn}})
+	if err != nil || !asserted.GetMarks()[0].GetRouted() || asserted.GetEpoch() != resp.GetEpoch() {
+		t.Fatalf("%v, %v", asserted, err)
+	}
+	h.mustSend(privateSend(2, 3, 1, "x"))
+	eventually(t, 2*time.Second, "push after assert", func() bool { return len(h.bus.pushedTo(3)) == 1 })
+}
+
+func TestG17_WithoutRedisSendsGoOnAndGatewaysAreToldBlindly(t *testing.T) {
+	h := newHarness(t)
+	h.befriend(2, 3)
+	_ = h.routes.rdb.Close() // this replica has no Redis any more
+	h.mustSend(privateSend(2, 3, 1, "x"))
+	eventually(t, 3*time.Second, "blind push", func() bool { return len(h.bus.pushedTo(3)) == 1 })
+	for _, e := range h.bus.all() {
+		for _, d := range e.GetDeliveries() {
+			if e.GetEpoch() != "" || slices.Max(d.GetPvs()) != 0 {
+				t.Fatalf("claims counters it cannot know: %v", e)
+			}
+		}
+	}
+}
+
+// One message that the database refuses must not take its batch with it.
+func TestCommit_OneBadMessageDoesNotSpoilItsBatch(t *testing.T) {
+	h := newHarness(t)
+	h.befriend(2, 3)
+	var batch []*sendReq
+	for i, text := range []string{"good", strings.Repeat("x", 10), "also good"} {
+		r, err := newSendReq(privateSend(2, 3, int64(i+1), text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		batch = append(batch, r)
+	}
+	batch[1].hash = []byte("longer than the sixteen bytes that fit")
+	out, done := h.store.commit(t.Context(), batch)
+	if out[0].err != nil || out[1].err == nil || out[2].err != nil || done == nil || len(done.messages) != 2 {
+		t.Fatalf("%v", out)
+	}
+	if out[2].result.GetSeq() != 2 {
+		t.Errorf("the refused message left a gap: seq %d", out[2].result.GetSeq())
+	}
+}
+
+func TestG15_FullLaneRefusesAtOnce(t *testing.T) {
+	h := newHarness(t, func(c *Config) { c.QueueMax, c.Lanes = 4, 1 })
+	h.befriend(2, 3)
+	var (
+		mu       sync.Mutex
+		refused  int
+		accepted int
+		wg       sync.WaitGroup
+	)
+	for i := range 500 {
+		wg.Add(1)
+		h.submit(privateSend(2, 3, int64(i+1), "x"), func(r *logicv1.SendResult) {
+			mu.Lock()
+			if e := r.GetError(); e == nil {
+				accepted++
+			} else if e.GetReason() == "overloaded" && e.GetRetryAfterMs() > 0 && im.Kind(e.GetKind()) == im.KindExhausted {
+				refused++
+			} else {
+				t.Errorf("refused as %v", e)
+			}
+			mu.Unlock()
+			wg.Done()
+		})
+	}
+	wg.Wait()
+	if refused == 0 || accepted == 0 || refused+accepted != 500 {
+		t.Fatalf("%d accepted, %d refused", accepted, refused)
+	}
+}
