@@ -1,0 +1,137 @@
+// Command auth serves accounts, logins and everything that proves who users are.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	authv1 "im-services/api/proto/auth/v1"
+	"im-services/internal/auth"
+	"im-services/internal/platform/boot"
+	"im-services/internal/platform/cache"
+	"im-services/internal/platform/config"
+	"im-services/internal/platform/database"
+	"im-services/internal/platform/discovery"
+	"im-services/internal/platform/rpc"
+	"im-services/internal/platform/telemetry"
+)
+
+func main() {
+	var (
+		path    = flag.String("config", "deploy/config/auth.yaml", "configuration `file`")
+		migrate = flag.Bool("migrate", false, "bring the database to this version, and exit")
+		health  = flag.Bool("health", false, "ask the running instance whether it is ready, and exit")
+		rotate  = flag.Bool("rotate-key", false, "add a signing key that signs in a minute, and exit; nobody is logged out")
+		replace = flag.Bool("replace-keys", false, "replace all signing keys after a leak, and exit; every access token ends")
+	)
+	flag.Parse()
+	boot.Main(func(ctx context.Context, b *boot.Boot) error {
+		var cfg Config
+		if err := config.Load(*path, &cfg); err != nil {
+			return err
+		}
+		switch {
+		case *health:
+			return telemetry.Probe(ctx, cfg.Telemetry.DebugListen)
+		case *migrate:
+			return applyMigrations(ctx, cfg)
+		case *rotate || *replace:
+			return changeKeys(ctx, cfg, *replace)
+		}
+		return run(ctx, b, cfg)
+	})
+}
+
+func applyMigrations(ctx context.Context, cfg Config) error {
+	db, err := database.Open(ctx, cfg.Database.ForMigration())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	return database.Migrate(ctx, db, auth.Migrations, auth.MigrationsDir, auth.VersionTable)
+}
+
+func changeKeys(ctx context.Context, cfg Config, replace bool) error {
+	db, err := database.Open(ctx, cfg.Database)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	var kid string
+	if replace {
+		kid, err = auth.ReplaceKeys(ctx, db)
+	} else {
+		kid, err = auth.RotateKey(ctx, db, cfg.Auth)
+	}
+	if err == nil {
+		slog.InfoContext(ctx, "new signing key", "kid", kid)
+	}
+	return err
+}
+
+func run(ctx context.Context, b *boot.Boot, cfg Config) error {
+	if cfg.StopTimeout > 0 {
+		b.StopTimeout = cfg.StopTimeout
+	}
+	instance := instanceID()
+	tel, err := telemetry.New(cfg.Telemetry, "auth", instance)
+	if err != nil {
+		return err
+	}
+	b.SetLog(tel.Log)
+	b.OnClose("telemetry", tel.Close)
+
+	db, err := database.Open(ctx, cfg.Database)
+	if err != nil {
+		return err
+	}
+	b.OnClose("database", func(context.Context) error { return db.Close() })
+	if err := database.CheckVersion(ctx, db, auth.Migrations, auth.MigrationsDir, auth.VersionTable); err != nil {
+		return err
+	}
+	tel.Registry.MustRegister(database.Collector(db, "auth"))
+
+	redis := cache.Open(cfg.Cache)
+	b.OnClose("cache", func(context.Context) error { return redis.Close() })
+
+	registry, err := discovery.Open(cfg.Discovery, tel.Log)
+	if err != nil {
+		return err
+	}
+	b.OnClose("discovery", func(context.Context) error { return registry.Close() })
+
+	server, err := auth.New(ctx, cfg.service(), db, redis, tel.Log, tel.Registry)
+	if err != nil {
+		return err
+	}
+	b.Go("auth", server.Run)
+
+	listener, err := rpc.NewServer(tel, cfg.RPC)
+	if err != nil {
+		return err
+	}
+	authv1.RegisterAuthServiceServer(listener.GRPC(), server)
+	b.Go("grpc", listener.Run)
+
+	registration, err := registry.Register(ctx, "auth", instance, listener.Advertise(), nil)
+	if err != nil {
+		return err
+	}
+	b.OnClose("registration", registration.Deregister)
+	b.OnClose("readiness", func(context.Context) error { tel.SetReady(false); return nil })
+	tel.SetReady(true)
+	return nil
+}
+
+// instanceID names this process among the replicas of auth.
+func instanceID() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s-%d-%x", host, os.Getpid(), time.Now().UnixNano())
+}

@@ -1,0 +1,165 @@
+package auth
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"time"
+	"unicode/utf8"
+
+	"github.com/redis/go-redis/v9"
+
+	authv1 "im-services/api/proto/auth/v1"
+	"im-services/internal/im"
+)
+
+// codeLen is the length of an e-mail code, in digits.
+const codeLen = 4
+
+// codes keeps e-mail codes in Redis: at most one per purpose and address, as a
+// MAC, with the number of wrong tries. Safe for concurrent use.
+type codes struct {
+	rdb *redis.Client
+	cfg CodeConfig
+}
+
+func codeKey(purpose, who string) string { return "auth:code:" + purpose + ":" + who }
+
+// put makes mac the code of who, with all its tries, instead of an older one.
+func (c *codes) put(ctx context.Context, purpose, who string, mac []byte) error {
+	key := codeKey(purpose, who)
+	_, err := c.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		p.Del(ctx, key)
+		p.HSet(ctx, key, "mac", mac, "tries", 0)
+		p.PExpire(ctx, key, c.cfg.TTL)
+		return nil
+	})
+	return err
+}
+
+// spend reports whether mac is the code of who, which is then gone. A wrong one
+// counts; the code is gone after too many. No code matches nothing.
+func (c *codes) spend(ctx context.Context, purpose, who string, mac []byte) (bool, error) {
+	n, err := spendScript.Run(ctx, c.rdb, []string{codeKey(purpose, who)}, mac, c.cfg.Tries).Int()
+	return n == 1, err
+}
+
+func (c *codes) drop(ctx context.Context, purpose, who string) {
+	_ = c.rdb.Del(ctx, codeKey(purpose, who)).Err() // it expires by itself
+}
+
+var spendScript = redis.NewScript(`
+local mac = redis.call('HGET', KEYS[1], 'mac')
+if not mac then
+  return 0
+end
+if mac == ARGV[1] then
+  redis.call('DEL', KEYS[1])
+  return 1
+end
+if redis.call('HINCRBY', KEYS[1], 'tries', 1) >= tonumber(ARGV[2]) then
+  redis.call('DEL', KEYS[1])
+end
+return 0
+`)
+
+// purposeName is the name of a purpose in keys; "" for one that there is not.
+func purposeName(p authv1.CodePurpose) string {
+	switch p {
+	case authv1.CodePurpose_CODE_PURPOSE_REGISTER:
+		return "register"
+	case authv1.CodePurpose_CODE_PURPOSE_RESET:
+		return "reset"
+	}
+	return ""
+}
+
+// codeMAC binds a code to its purpose and address.
+func (s *Server) codeMAC(purpose, email, code string) []byte {
+	return s.mac("code", purpose+"\x00"+email+"\x00"+code)
+}
+
+func newCode() string {
+	n, err := rand.Int(rand.Reader, big.NewInt(10_000))
+	if err != nil {
+		panic(err) // crypto/rand never fails
+	}
+	return fmt.Sprintf("%0*d", codeLen, n)
+}
+
+// sendCode mails a fresh code. It says whether the address has an account,
+// which the public contract wants.
+func (s *Server) sendCode(ctx context.Context, rawEmail string, p authv1.CodePurpose, peer string) error {
+	email, err := cleanEmail(rawEmail)
+	if err != nil {
+		return im.E(im.KindInvalid, "email_invalid", err)
+	}
+	purpose := purposeName(p)
+	if purpose == "" {
+		return im.E(im.KindInvalid, "email_type_invalid", nil)
+	}
+	if err := s.limitPeer(ctx, "code", peer, s.cfg.Limits.CodesPerHour, time.Hour); err != nil {
+		return err
+	}
+	a, err := s.store.accountByEmail(ctx, email)
+	known := err == nil
+	switch {
+	case err != nil && !errors.Is(err, errNoRow):
+		return err
+	case p == authv1.CodePurpose_CODE_PURPOSE_REGISTER && known:
+		return im.E(im.KindConflict, "email_taken", nil)
+	case p == authv1.CodePurpose_CODE_PURPOSE_RESET && (!known || a.Bot):
+		return im.E(im.KindNotFound, "email_unknown", nil)
+	}
+	who := s.pseudonym(email)
+	if wait := s.limits.take(ctx, "mail:pause:"+who, 1, s.cfg.Codes.Resend); wait > 0 {
+		return tooOften("code_too_often", wait)
+	}
+	if wait := s.limits.take(ctx, "mail:hour:"+who, s.cfg.Codes.PerHour, time.Hour); wait > 0 {
+		return tooOften("code_too_often", wait)
+	}
+	err = s.mailCode(ctx, purpose, email, who)
+	s.metrics.mails.WithLabelValues(resultOf(err)).Inc()
+	if err != nil {
+		s.limits.giveBack(context.WithoutCancel(ctx), "mail:pause:"+who) // nothing arrived: he may ask again at once
+		s.log.LogAttrs(ctx, slog.LevelError, "e-mail code not sent", slog.String("purpose", purpose), slog.String("reason", im.ReasonOf(err)))
+	}
+	return err
+}
+
+// mailCode stores a code and then sends it, so that it works when it arrives.
+func (s *Server) mailCode(ctx context.Context, purpose, email, who string) error {
+	code := newCode()
+	if err := s.codes.put(ctx, purpose, who, s.codeMAC(purpose, email, code)); err != nil {
+		return im.E(im.KindUnavailable, "service_unavailable", err)
+	}
+	if err := s.mailer.sendCode(ctx, email, purpose, code, s.cfg.Codes.TTL); err != nil {
+		s.codes.drop(context.WithoutCancel(ctx), purpose, who)
+		return err
+	}
+	return nil
+}
+
+// spendCode uses a code up; the error is code_wrong for a wrong, used, expired
+// or unknown one alike. In debug mode every code of the right length will do.
+func (s *Server) spendCode(ctx context.Context, email string, p authv1.CodePurpose, code string) error {
+	wrong := im.E(im.KindInvalid, "code_wrong", nil)
+	if !utf8.ValidString(code) || utf8.RuneCountInString(code) != codeLen {
+		return wrong
+	}
+	if s.cfg.Mode == ModeDebug {
+		return nil
+	}
+	purpose := purposeName(p)
+	ok, err := s.codes.spend(ctx, purpose, s.pseudonym(email), s.codeMAC(purpose, email, code))
+	if err != nil {
+		return im.E(im.KindUnavailable, "service_unavailable", err)
+	}
+	if !ok {
+		return wrong
+	}
+	return nil
+}

@@ -1,0 +1,161 @@
+package auth
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"im-services/internal/token"
+)
+
+const (
+	// keyReload is how often a replica looks for new signing keys.
+	keyReload = 5 * time.Second
+	// keyActivation is how long a new key is only published before it signs, so
+	// that every replica and gateway has it first.
+	keyActivation = time.Minute
+	// liveKeys is how many keys may verify at any time.
+	liveKeys = 2
+)
+
+// signingKey is a row of signing_keys.
+type signingKey struct {
+	Kid      string `db:"kid"`
+	Seed     []byte `db:"seed"`
+	ActiveAt int64  `db:"active_at"` // Unix ms
+}
+
+func newKey(activeAt time.Time) signingKey {
+	seed := make([]byte, ed25519.SeedSize)
+	_, _ = rand.Read(seed) // never fails
+	return signingKey{Kid: strings.ToLower(rand.Text()[:12]), Seed: seed, ActiveAt: activeAt.UnixMilli()}
+}
+
+func (k signingKey) private() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(k.Seed) }
+
+func insertKey(ctx context.Context, tx *sqlx.Tx, k signingKey) error {
+	_, err := tx.NamedExecContext(ctx, "INSERT INTO signing_keys (kid, seed, active_at) VALUES (:kid, :seed, :active_at)", k)
+	return err
+}
+
+// selectKeys returns the keys, newest first.
+func selectKeys(ctx context.Context, q sqlx.QueryerContext) ([]signingKey, error) {
+	var keys []signingKey
+	err := sqlx.SelectContext(ctx, q, &keys, "SELECT kid, seed, active_at FROM signing_keys ORDER BY active_at DESC, kid")
+	return keys, err
+}
+
+// lockSetup makes the transaction the only one that prepares the tables.
+func lockSetup(ctx context.Context, tx *sqlx.Tx) error {
+	var ignored int64
+	return tx.GetContext(ctx, &ignored, "SELECT next_id FROM id_blocks WHERE name = 'setup' FOR UPDATE")
+}
+
+// ensureKey makes the first key.
+func (s store) ensureKey(ctx context.Context) error {
+	return s.inTx(ctx, func(tx *sqlx.Tx) error {
+		if err := lockSetup(ctx, tx); err != nil {
+			return err
+		}
+		keys, err := selectKeys(ctx, tx)
+		if err != nil || len(keys) > 0 {
+			return err
+		}
+		return insertKey(ctx, tx, newKey(time.Now()))
+	})
+}
+
+// RotateKey adds a signing key, which signs a minute later, and drops the one
+// that no live token needs any more. It refuses while the older of two keys may
+// still be needed. Running replicas pick the change up by themselves.
+func RotateKey(ctx context.Context, db *sqlx.DB, cfg Config) (kid string, err error) {
+	cfg = cfg.WithDefaults()
+	err = store{db}.inTx(ctx, func(tx *sqlx.Tx) error {
+		if err := lockSetup(ctx, tx); err != nil {
+			return err
+		}
+		keys, err := selectKeys(ctx, tx)
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		if len(keys) >= liveKeys {
+			needed := time.UnixMilli(keys[0].ActiveAt).Add(cfg.AccessTTL + token.DefaultLeeway)
+			if now.Before(needed) {
+				return fmt.Errorf("auth: tokens of key %s live until %s: rotate then, or replace all keys if one has leaked",
+					keys[1].Kid, needed.UTC().Format(time.RFC3339))
+			}
+			for _, old := range keys[1:] {
+				if _, err := tx.ExecContext(ctx, "DELETE FROM signing_keys WHERE kid = ?", old.Kid); err != nil {
+					return err
+				}
+			}
+		}
+		k := newKey(now)
+		if len(keys) > 0 {
+			k.ActiveAt = now.Add(keyActivation).UnixMilli()
+		}
+		kid = k.Kid
+		return insertKey(ctx, tx, k)
+	})
+	return kid, err
+}
+
+// ReplaceKeys drops all signing keys for a new one, for when a key has leaked:
+// every access token ends; refresh tokens go on.
+func ReplaceKeys(ctx context.Context, db *sqlx.DB) (kid string, err error) {
+	err = store{db}.inTx(ctx, func(tx *sqlx.Tx) error {
+		if err := lockSetup(ctx, tx); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, "DELETE FROM signing_keys"); err != nil {
+			return err
+		}
+		k := newKey(time.Now())
+		kid = k.Kid
+		return insertKey(ctx, tx, k)
+	})
+	return kid, err
+}
+
+// keyring holds the keys in memory. Safe for concurrent use.
+type keyring struct {
+	store            store
+	issuer, audience string
+	keys             atomic.Pointer[[]signingKey] // newest first, never empty
+}
+
+// reload reads the keys again; on an error the old ones stay.
+func (k *keyring) reload(ctx context.Context) error {
+	keys, err := selectKeys(ctx, k.store.db)
+	if err != nil {
+		return storeError(err)
+	}
+	keys = slices.DeleteFunc(keys, func(k signingKey) bool { return len(k.Seed) != ed25519.SeedSize })
+	if len(keys) == 0 {
+		return errors.New("auth: no signing key in the database")
+	}
+	k.keys.Store(&keys)
+	return nil
+}
+
+// signer returns the newest key that is active, the oldest if none is.
+func (k *keyring) signer(now time.Time) *token.Signer {
+	keys := *k.keys.Load()
+	chosen := keys[len(keys)-1]
+	for _, key := range keys {
+		if key.ActiveAt <= now.UnixMilli() {
+			chosen = key
+			break
+		}
+	}
+	return token.NewSigner(chosen.Kid, chosen.private(), k.issuer, k.audience)
+}

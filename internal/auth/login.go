@@ -1,0 +1,228 @@
+package auth
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	authv1 "im-services/api/proto/auth/v1"
+	"im-services/internal/im"
+	"im-services/internal/platform/database"
+)
+
+// clientWeb is the client type of an account that has not connected yet.
+const clientWeb = 1
+
+// loginFailed is the one answer to an unknown address, a wrong password and an
+// account without a password.
+func loginFailed() error { return im.E(im.KindForbidden, "login_failed", nil) }
+
+func (s *Server) login(ctx context.Context, rawEmail, rawPassword, peer string) (*authv1.LoggedIn, error) {
+	if err := s.limitPeer(ctx, "login", peer, s.cfg.Limits.LoginsPerMinute, time.Minute); err != nil {
+		return nil, err
+	}
+	email, err := cleanEmail(rawEmail)
+	if err != nil {
+		return nil, loginFailed()
+	}
+	password, err := cleanPassword(rawPassword)
+	if err != nil {
+		return nil, loginFailed()
+	}
+	a, err := s.store.accountByEmail(ctx, email)
+	if err != nil && !errors.Is(err, errNoRow) {
+		return nil, err
+	}
+	rehashed, err := s.prove(ctx, email, a, password)
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.enter(ctx, a.ID, a.Password, rehashed)
+	if err != nil {
+		return nil, err
+	}
+	s.limits.forgive(ctx, s.pseudonym(email))
+	s.log.LogAttrs(ctx, slog.LevelInfo, "logged in", slog.Int64("user_id", int64(a.ID)), slog.String("method", "password"))
+	return out, nil
+}
+
+// prove checks the password of a, which has no id if the e-mail is unknown. The
+// same work is done for every a. It returns a new hash if the stored one is out
+// of date.
+func (s *Server) prove(ctx context.Context, email string, a account, password string) (rehashed string, err error) {
+	// The slot comes first: an attempt that cannot be made must not count.
+	release, err := s.hasher.acquire(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer release()
+	if wait := s.limits.attempt(ctx, s.pseudonym(email)); wait > 0 {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "account locked", slog.Int64("user_id", int64(a.ID)), slog.Duration("wait", wait))
+		return "", tooOften("auth_too_often", wait)
+	}
+	if !s.hasher.matches(a.Password, password) {
+		s.log.LogAttrs(ctx, slog.LevelInfo, "log in refused", slog.Int64("user_id", int64(a.ID)))
+		return "", loginFailed()
+	}
+	if outdated(a.Password) {
+		return encode(password), nil
+	}
+	return "", nil
+}
+
+// enter begins a login session of a user who proved the password that hashes to
+// proved, unless it has been changed since. rehashed, if any, replaces the hash.
+func (s *Server) enter(ctx context.Context, user im.UserID, proved, rehashed string) (*authv1.LoggedIn, error) {
+	var a account
+	var g grant
+	err := s.store.inTx(ctx, func(tx *sqlx.Tx) error {
+		var err error
+		if a, err = lockAccount(ctx, tx, user); err != nil {
+			return err
+		}
+		if a.Password != proved {
+			return loginFailed()
+		}
+		g, err = s.begin(ctx, tx, a, rehashed)
+		return err
+	})
+	if errors.Is(err, errNoRow) {
+		return nil, loginFailed()
+	}
+	if err != nil {
+		return nil, err
+	}
+	a.LastLoginAt = time.Now().UnixMilli()
+	s.profiles.drop(user)
+	return s.answer(a, g)
+}
+
+func (s *Server) register(ctx context.Context, in *authv1.RegisterRequest) (account, error) {
+	if err := s.limitPeer(ctx, "login", in.GetPeerIp(), s.cfg.Limits.LoginsPerMinute, time.Minute); err != nil {
+		return account{}, err
+	}
+	email, err := cleanEmail(in.GetEmail())
+	if err != nil {
+		return account{}, im.E(im.KindInvalid, "email_invalid", err)
+	}
+	name, err := cleanName(in.GetName())
+	if err != nil {
+		return account{}, im.E(im.KindInvalid, "name_invalid", err)
+	}
+	password, err := cleanPassword(in.GetPassword())
+	if err != nil {
+		return account{}, im.E(im.KindInvalid, "password_invalid", err)
+	}
+	// What is taken is found out before the code is spent on it.
+	if err := s.checkFree(ctx, email, nameKey(name)); err != nil {
+		return account{}, err
+	}
+	hash, err := s.spendForHash(ctx, email, authv1.CodePurpose_CODE_PURPOSE_REGISTER, in.GetCode(), password)
+	if err != nil {
+		return account{}, err
+	}
+	id, err := s.ids.take(ctx)
+	if err != nil {
+		return account{}, err
+	}
+	a := account{
+		ID: id, Name: name, NameKey: nameKey(name), Email: sql.NullString{String: email, Valid: true}, Password: hash,
+		Avatar: generatedAvatar(id), ClientType: clientWeb, CreatedAt: time.Now().UnixMilli(),
+	}
+	err = s.store.inTx(ctx, func(tx *sqlx.Tx) error { return insertAccount(ctx, tx, a) })
+	if database.IsDuplicate(err) { // somebody was faster
+		if taken := s.checkFree(ctx, email, a.NameKey); taken != nil {
+			return account{}, taken
+		}
+		return account{}, im.E(im.KindInternal, "internal", err)
+	}
+	if err != nil {
+		return account{}, err
+	}
+	s.log.LogAttrs(ctx, slog.LevelInfo, "registered", slog.Int64("user_id", int64(id)))
+	return a, nil
+}
+
+// generatedAvatar is the path, below the public URL, of the picture the gateway
+// draws for a user. It is not absolute, so that the public URL can change.
+func generatedAvatar(id im.UserID) string { return fmt.Sprintf("/avatars/%d.png", id) }
+
+// checkFree says which of e-mail and name is taken.
+func (s *Server) checkFree(ctx context.Context, email, key string) error {
+	if taken, err := s.store.emailTaken(ctx, email); err != nil || taken {
+		if err == nil {
+			err = im.E(im.KindConflict, "email_taken", nil)
+		}
+		return err
+	}
+	if taken, err := s.store.nameTaken(ctx, key); err != nil || taken {
+		if err == nil {
+			err = im.E(im.KindConflict, "name_taken", nil)
+		}
+		return err
+	}
+	return nil
+}
+
+func (s *Server) resetPassword(ctx context.Context, in *authv1.ResetPasswordRequest) error {
+	if err := s.limitPeer(ctx, "login", in.GetPeerIp(), s.cfg.Limits.LoginsPerMinute, time.Minute); err != nil {
+		return err
+	}
+	email, err := cleanEmail(in.GetEmail())
+	if err != nil {
+		return im.E(im.KindInvalid, "email_invalid", err)
+	}
+	password, err := cleanPassword(in.GetPassword())
+	if err != nil {
+		return im.E(im.KindInvalid, "password_invalid", err)
+	}
+	hash, err := s.spendForHash(ctx, email, authv1.CodePurpose_CODE_PURPOSE_RESET, in.GetCode(), password)
+	if err != nil {
+		return err
+	}
+	found, err := s.store.accountByEmail(ctx, email)
+	if errors.Is(err, errNoRow) || (err == nil && found.Bot) {
+		return im.E(im.KindNotFound, "email_unknown", nil)
+	}
+	if err != nil {
+		return err
+	}
+	err = s.store.inTx(ctx, func(tx *sqlx.Tx) error {
+		a, err := lockAccount(ctx, tx, found.ID)
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		// Before the revocation, whose id row must be locked last.
+		notBefore := nextNotBefore(a, now)
+		if _, err := tx.ExecContext(ctx, "UPDATE users SET password = ?, not_before = ? WHERE id = ?", hash, notBefore, a.ID); err != nil {
+			return err
+		}
+		return s.endAll(ctx, tx, a, notBefore, now)
+	})
+	if err != nil {
+		return err
+	}
+	s.limits.forgive(ctx, s.pseudonym(email))
+	s.log.LogAttrs(ctx, slog.LevelInfo, "password reset: all login sessions ended", slog.Int64("user_id", int64(found.ID)))
+	return nil
+}
+
+// spendForHash spends an e-mail code on the hash of a new password. It has the
+// slot for hashing before it spends the code, which is good for one use only.
+func (s *Server) spendForHash(ctx context.Context, email string, purpose authv1.CodePurpose, code, password string) (string, error) {
+	release, err := s.hasher.acquire(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer release()
+	if err := s.spendCode(ctx, email, purpose, code); err != nil {
+		return "", err
+	}
+	return encode(password), nil
+}

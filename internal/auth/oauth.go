@@ -1,0 +1,267 @@
+package auth
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/jmoiron/sqlx"
+	"golang.org/x/oauth2"
+	"golang.org/x/text/unicode/norm"
+
+	authv1 "im-services/api/proto/auth/v1"
+	"im-services/internal/im"
+	"im-services/internal/platform/database"
+)
+
+const (
+	stateKind = "oauth"
+	// stateTTL is how long a user may take at the provider's page.
+	stateTTL = 10 * time.Minute
+	// maxCode bounds a provider's code.
+	maxCode = 512
+	// The columns' sizes, in characters.
+	maxBioRunes  = 512
+	maxAvatarLen = 512
+)
+
+func oauthFailed(cause error) error { return im.E(im.KindForbidden, "oauth_failed", cause) }
+
+// oauthState is what a state stands for.
+type oauthState struct {
+	Provider string `json:"provider"`
+	Redirect string `json:"redirect"`
+	Verifier string `json:"verifier"` // PKCE
+}
+
+// provider finds the configured provider of a name; "" means github.
+func (s *Server) provider(name string) (*provider, error) {
+	if name == "" {
+		name = "github"
+	}
+	p, ok := s.providers[name]
+	if !ok {
+		return nil, im.E(im.KindInvalid, "provider_invalid", nil)
+	}
+	return p, nil
+}
+
+func (s *Server) oauthURL(ctx context.Context, name, redirect string) (page, state string, err error) {
+	p, err := s.provider(name)
+	if err != nil {
+		return "", "", err
+	}
+	redirect, err = p.redirect(redirect)
+	if err != nil {
+		return "", "", err
+	}
+	st := oauthState{Provider: p.name, Redirect: redirect, Verifier: oauth2.GenerateVerifier()}
+	value, err := json.Marshal(st)
+	if err != nil {
+		return "", "", im.E(im.KindInternal, "internal", err)
+	}
+	state, err = s.vault.put(ctx, stateKind, value, stateTTL)
+	if err != nil {
+		return "", "", err
+	}
+	return p.conf(redirect).AuthCodeURL(state, oauth2.S256ChallengeOption(st.Verifier)), state, nil
+}
+
+// checkState spends a state, which must be one we gave out for this provider.
+func (s *Server) checkState(ctx context.Context, p *provider, state, redirect string) (oauthState, error) {
+	if state == "" {
+		if s.cfg.OAuth.RequireState {
+			return oauthState{}, im.E(im.KindForbidden, "oauth_state_invalid", errors.New("missing"))
+		}
+		redirect, err := p.redirect(redirect)
+		return oauthState{Provider: p.name, Redirect: redirect}, err
+	}
+	value, err := s.vault.take(ctx, stateKind, state)
+	if err != nil {
+		return oauthState{}, err
+	}
+	var st oauthState
+	if value == nil || json.Unmarshal(value, &st) != nil || st.Provider != p.name || (redirect != "" && redirect != st.Redirect) {
+		return oauthState{}, im.E(im.KindForbidden, "oauth_state_invalid", nil)
+	}
+	return st, nil
+}
+
+func (s *Server) loginOAuth(ctx context.Context, in *authv1.LoginOAuthRequest) (*authv1.LoggedIn, error) {
+	if err := s.limitPeer(ctx, "login", in.GetPeerIp(), s.cfg.Limits.LoginsPerMinute, time.Minute); err != nil {
+		return nil, err
+	}
+	p, err := s.provider(in.GetProvider())
+	if err != nil {
+		return nil, err
+	}
+	if in.GetCode() == "" || len(in.GetCode()) > maxCode {
+		return nil, oauthFailed(errors.New("no usable code"))
+	}
+	st, err := s.checkState(ctx, p, in.GetState(), in.GetRedirectUri())
+	if err != nil {
+		return nil, err
+	}
+	bounded, cancel := context.WithTimeout(ctx, s.cfg.OAuth.Timeout)
+	defer cancel()
+	who, err := p.identify(bounded, in.GetCode(), st)
+	if err != nil {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "log in by provider failed", slog.String("provider", p.name), slog.Any("err", err))
+		return nil, oauthFailed(err)
+	}
+	a, created, err := s.accountOf(ctx, p.name, who)
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.enter(ctx, a.ID, a.Password, "")
+	if err != nil {
+		return nil, err
+	}
+	out.Created = created
+	s.log.LogAttrs(ctx, slog.LevelInfo, "logged in", slog.Int64("user_id", int64(a.ID)), slog.String("method", p.name), slog.Bool("created", created))
+	return out, nil
+}
+
+// accountOf returns the account of an identity and makes it the first time.
+func (s *Server) accountOf(ctx context.Context, provider string, who subject) (a account, created bool, err error) {
+	a, err = s.store.accountByIdentity(ctx, provider, who.ID)
+	if !errors.Is(err, errNoRow) {
+		return a, false, err
+	}
+	id, err := s.ids.take(ctx)
+	if err != nil {
+		return account{}, false, err
+	}
+	now := time.Now()
+	for _, name := range nameCandidates(provider, who) {
+		a = account{
+			ID: id, Name: name, NameKey: nameKey(name), Email: sql.NullString{}, ShownEmail: who.email(),
+			Avatar: who.avatar(), Bio: who.bio(), ClientType: clientWeb, CreatedAt: now.UnixMilli(),
+		}
+		if a.Avatar == "" {
+			a.Avatar = generatedAvatar(id)
+		}
+		err = s.store.inTx(ctx, func(tx *sqlx.Tx) error {
+			if err := insertAccount(ctx, tx, a); err != nil {
+				return err
+			}
+			return insertIdentity(ctx, tx, provider, who.ID, id, now)
+		})
+		if err == nil {
+			return a, true, nil
+		}
+		if !database.IsDuplicate(err) {
+			return account{}, false, err
+		}
+		// The name is taken, or the same person is logging in twice at once.
+		if other, err := s.store.accountByIdentity(ctx, provider, who.ID); !errors.Is(err, errNoRow) {
+			return other, false, err
+		}
+	}
+	return account{}, false, im.E(im.KindInternal, "internal", errors.New("every name for the new account is taken"))
+}
+
+// nameCandidates are the names to try for a new account, the wanted one first.
+// The last ones nobody else can want by accident.
+func nameCandidates(provider string, who subject) []string {
+	wanted, ok := who.name()
+	if !ok {
+		wanted = provider
+	}
+	var out []string
+	add := func(suffix string) {
+		base := []rune(wanted)
+		base = base[:min(len(base), maxNameRunes-utf8.RuneCountInString(suffix))]
+		if name, err := cleanName(string(base) + suffix); err == nil {
+			out = append(out, name)
+		}
+	}
+	if ok {
+		add("")
+	}
+	add("-" + provider)
+	add(fmt.Sprintf("-%d", who.ID))
+	for range 3 {
+		add("-" + strings.ToLower(newSecretText()[:8]))
+	}
+	return out
+}
+
+// subject is what a provider says about a user. Everything but ID may be null,
+// missing or nonsense.
+type subject struct {
+	ID        int64
+	Login     *string
+	Name      *string
+	Email     *string
+	AvatarURL *string
+	Bio       *string
+	preferred *string
+}
+
+func text(p *string) string {
+	if p == nil {
+		return ""
+	}
+	return strings.ToValidUTF8(*p, "")
+}
+
+// name returns the first usable one of the names.
+func (w subject) name() (string, bool) {
+	for _, p := range []*string{w.preferred, w.Login, w.Name} {
+		kept := strings.Map(func(r rune) rune {
+			if hidden(r) {
+				return -1
+			}
+			return r
+		}, norm.NFC.String(text(p)))
+		runes := []rune(strings.TrimSpace(kept))
+		if name, err := cleanName(string(runes[:min(len(runes), maxNameRunes)])); err == nil {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// email is for display: the provider vouches for it, or nobody does.
+func (w subject) email() string {
+	email, err := cleanEmail(text(w.Email))
+	if err != nil {
+		return ""
+	}
+	return email
+}
+
+// avatar returns the picture's URL if it is an absolute http(s) one.
+func (w subject) avatar() string {
+	raw := text(w.AvatarURL)
+	u, err := url.Parse(raw)
+	if err != nil || len(raw) > maxAvatarLen || u.Host == "" || u.User != nil || (u.Scheme != "https" && u.Scheme != "http") {
+		return ""
+	}
+	return u.String()
+}
+
+func (w subject) bio() string {
+	runes := []rune(strings.TrimSpace(strings.ReplaceAll(text(w.Bio), "\x00", "")))
+	return string(runes[:min(len(runes), maxBioRunes)])
+}
+
+// redirect returns the redirect URI to use: one of the configured ones.
+func (p *provider) redirect(wanted string) (string, error) {
+	switch {
+	case wanted == "" && len(p.cfg.RedirectURIs) > 0:
+		return p.cfg.RedirectURIs[0], nil
+	case wanted == "" || slices.Contains(p.cfg.RedirectURIs, wanted):
+		return wanted, nil
+	}
+	return "", im.E(im.KindInvalid, "oauth_redirect_invalid", nil)
+}

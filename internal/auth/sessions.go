@@ -1,0 +1,228 @@
+package auth
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	authv1 "im-services/api/proto/auth/v1"
+	"im-services/internal/im"
+	"im-services/internal/token"
+)
+
+const (
+	// maxRevocations bounds one answer of Revocations.
+	maxRevocations = 5000
+	// maxAhead is how far into the future a token may say it was issued: below
+	// the leeway of those who verify it.
+	maxAhead = 30 * time.Second
+	// randomBytes is the size of a refresh token, a ticket and an OAuth state.
+	randomBytes = 32
+)
+
+// newSecretText returns 256 random bits as text for clients.
+func newSecretText() string {
+	b := make([]byte, randomBytes)
+	_, _ = rand.Read(b) // never fails
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// digest is what is kept of a secret text; it has the entropy to stand alone.
+func digest(text string) []byte {
+	sum := sha256.Sum256([]byte(text))
+	return sum[:]
+}
+
+func newSessionID() string {
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+// grant is a token about to be issued.
+type grant struct {
+	session    string
+	refresh    string
+	issued     time.Time
+	expires    time.Time
+	sessionEnd time.Time
+}
+
+// begin starts a login session of a user whose row the transaction has locked
+// as a, and accounts for the tokens it is going to get.
+func (s *Server) begin(ctx context.Context, tx *sqlx.Tx, a account, newPassword string) (grant, error) {
+	now := time.Now()
+	g := grant{session: newSessionID(), sessionEnd: now.Add(s.cfg.SessionTTL)}
+	if err := insertSession(ctx, tx, g.session, a.ID, now, g.sessionEnd); err != nil {
+		return g, err
+	}
+	if newPassword != "" {
+		a.Password = newPassword
+	}
+	return g, s.issue(ctx, tx, &g, a, now, true)
+}
+
+// issue makes the tokens of g. The user's row is locked, so it sees every
+// password reset that is not going to see these tokens.
+func (s *Server) issue(ctx context.Context, tx *sqlx.Tx, g *grant, a account, now time.Time, login bool) error {
+	// Tokens issued before not_before are revoked: this one must not be.
+	iat := max(now.Unix(), a.NotBefore)
+	g.issued = time.Unix(iat, 0)
+	g.expires = now.Add(s.cfg.AccessTTL).Truncate(time.Second)
+	if g.expires.After(g.sessionEnd) {
+		g.expires = g.sessionEnd.Truncate(time.Second)
+	}
+	g.refresh = newSecretText()
+	until := now.Add(s.cfg.RefreshTTL)
+	if until.After(g.sessionEnd) {
+		until = g.sessionEnd
+	}
+	if err := insertRefresh(ctx, tx, digest(g.refresh), g.session, until); err != nil {
+		return err
+	}
+	if login {
+		a.LastLoginAt = now.UnixMilli()
+	}
+	_, err := tx.ExecContext(ctx,
+		"UPDATE users SET password = ?, last_login_at = ?, token_at = ?, token_until = ? WHERE id = ?",
+		a.Password, a.LastLoginAt, max(a.TokenAt, iat), max(a.TokenUntil, g.expires.Unix()), a.ID)
+	return err
+}
+
+// answer signs the access token of a grant that is in the database.
+func (s *Server) answer(a account, g grant) (*authv1.LoggedIn, error) {
+	access, err := s.keys.signer(time.Now()).Sign(token.Claims{
+		UserID: a.ID, Name: a.Name, Email: a.email(), Avatar: a.Avatar, SessionID: g.session,
+		IssuedAt: g.issued, ExpiresAt: g.expires,
+	})
+	if err != nil {
+		return nil, im.E(im.KindInternal, "internal", err)
+	}
+	return &authv1.LoggedIn{
+		User: pbUser(a), AccessToken: access, ExpiresAt: g.expires.Unix(),
+		TtlSeconds: max(0, g.expires.Unix()-time.Now().Unix()), RefreshToken: g.refresh,
+	}, nil
+}
+
+func refreshInvalid(cause error) error { return im.E(im.KindUnauthorized, "refresh_invalid", cause) }
+
+// refresh rotates a refresh token.
+func (s *Server) refresh(ctx context.Context, raw string) (*authv1.LoggedIn, error) {
+	if len(raw) != base64.RawURLEncoding.EncodedLen(randomBytes) {
+		return nil, refreshInvalid(errors.New("malformed"))
+	}
+	hash := digest(raw)
+	row, err := s.store.refreshToken(ctx, hash)
+	if errors.Is(err, errNoRow) {
+		return nil, refreshInvalid(err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var user account
+	var g grant
+	var refused error
+	var reused bool
+	err = s.store.inTx(ctx, func(tx *sqlx.Tx) error {
+		refused, reused = nil, false
+		var err error
+		if user, err = lockAccount(ctx, tx, row.UserID); err != nil {
+			return err
+		}
+		session, err := lockSession(ctx, tx, row.SessionID)
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		fresh, err := useRefresh(ctx, tx, hash, now)
+		if err != nil {
+			return err
+		}
+		switch {
+		case !fresh:
+			// Two hold this token: one of them stole it. Neither may go on.
+			refused, reused = refreshInvalid(errors.New("used before")), true
+			return s.end(ctx, tx, user, row.SessionID, now)
+		case !session.live(now) || row.ExpiresAt <= now.UnixMilli():
+			refused = refreshInvalid(errors.New("session over"))
+			return nil
+		}
+		g = grant{session: session.ID, sessionEnd: time.UnixMilli(session.ExpiresAt)}
+		return s.issue(ctx, tx, &g, user, now, false)
+	})
+	switch {
+	case errors.Is(err, errNoRow):
+		return nil, refreshInvalid(err)
+	case err != nil:
+		return nil, err
+	case refused != nil:
+		if reused {
+			s.metrics.reuses.Inc()
+			s.log.LogAttrs(ctx, slog.LevelWarn, "refresh token used twice: login session ended",
+				slog.Int64("user_id", int64(row.UserID)))
+		}
+		return nil, refused
+	}
+	return s.answer(user, g)
+}
+
+// end ends one login session, if it is live, and tells gateways. The user's row
+// is locked.
+func (s *Server) end(ctx context.Context, tx *sqlx.Tx, user account, session string, now time.Time) error {
+	ended, err := endSession(ctx, tx, session, user.ID, now)
+	if err != nil || !ended {
+		return err
+	}
+	return insertRevocation(ctx, tx, revocation{
+		UserID: user.ID, SessionID: session, NotBefore: now.Unix(), ExpiresAt: revokedUntil(user, now),
+	})
+}
+
+// revokedUntil is when no token of the user can be alive any more.
+func revokedUntil(user account, now time.Time) int64 {
+	return max(user.TokenUntil, now.Unix()) + int64(2*token.DefaultLeeway/time.Second)
+}
+
+// logout ends one login session of the user.
+func (s *Server) logout(ctx context.Context, user im.UserID, session string) error {
+	err := s.store.inTx(ctx, func(tx *sqlx.Tx) error {
+		a, err := lockAccount(ctx, tx, user)
+		if err != nil {
+			return err
+		}
+		return s.end(ctx, tx, a, session, time.Now())
+	})
+	if errors.Is(err, errNoRow) {
+		return nil
+	}
+	if err == nil {
+		s.log.LogAttrs(ctx, slog.LevelInfo, "logged out", slog.Int64("user_id", int64(user)))
+	}
+	return err
+}
+
+// nextNotBefore is the second from which tokens issued after now count while
+// none issued before does.
+func nextNotBefore(user account, now time.Time) int64 {
+	// A replica whose clock is ahead may have issued tokens in our future, and
+	// others in this very second.
+	return max(now.Unix(), min(user.TokenAt, now.Add(maxAhead).Unix())) + 1
+}
+
+// endAll ends every login session of a user whose row is locked, and every
+// token issued before notBefore.
+func (s *Server) endAll(ctx context.Context, tx *sqlx.Tx, user account, notBefore int64, now time.Time) error {
+	if err := endAllSessions(ctx, tx, user.ID, now); err != nil {
+		return err
+	}
+	return insertRevocation(ctx, tx, revocation{
+		UserID: user.ID, NotBefore: notBefore, ExpiresAt: revokedUntil(user, now),
+	})
+}

@@ -1,0 +1,315 @@
+package auth
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"im-services/internal/im"
+	"im-services/internal/platform/database"
+)
+
+// account is a row of users.
+type account struct {
+	ID          im.UserID      `db:"id"`
+	Name        string         `db:"name"`
+	NameKey     string         `db:"name_key"`
+	Email       sql.NullString `db:"email"`
+	ShownEmail  string         `db:"shown_email"`
+	Password    string         `db:"password"` // PHC; "" = no password login
+	Avatar      string         `db:"avatar"`
+	Bio         string         `db:"bio"`
+	Sex         int            `db:"sex"`
+	Age         int            `db:"age"`
+	ClientType  int            `db:"client_type"`
+	Bot         bool           `db:"is_bot"`
+	CreatedAt   int64          `db:"created_at"`    // Unix ms
+	LastLoginAt int64          `db:"last_login_at"` // Unix ms
+	NotBefore   int64          `db:"not_before"`    // Unix s: tokens issued earlier do not count
+	TokenAt     int64          `db:"token_at"`      // Unix s: when the latest token was issued
+	TokenUntil  int64          `db:"token_until"`   // Unix s: when the last token ends
+}
+
+// email returns the address that others see.
+func (a account) email() string {
+	if a.Email.Valid {
+		return a.Email.String
+	}
+	return a.ShownEmail
+}
+
+const accountColumns = `id, name, name_key, email, shown_email, password, avatar, bio, sex, age, client_type,
+	is_bot, created_at, last_login_at, not_before, token_at, token_until`
+
+// errNoRow: no row has the key.
+var errNoRow = errors.New("auth: no such row")
+
+// store is the service's SQL. Functions with a tx belong in a transaction; see
+// the package comment for the order of locks.
+type store struct{ db *sqlx.DB }
+
+func (s store) inTx(ctx context.Context, f func(tx *sqlx.Tx) error) error {
+	return storeError(database.InTx(ctx, s.db, f))
+}
+
+// storeError turns the database's errors into ours; ours, errNoRow and
+// duplicates, which callers look at, pass as they are.
+func storeError(err error) error {
+	if _, ours := errors.AsType[*im.Error](err); err == nil || ours || errors.Is(err, errNoRow) || database.IsDuplicate(err) {
+		return err
+	}
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return errNoRow
+	case database.IsCommitUnknown(err):
+		return im.E(im.KindUnknown, "auth_outcome_unknown", err)
+	case database.IsUnavailable(err), database.IsRetryable(err), errors.Is(err, context.Canceled):
+		return im.E(im.KindUnavailable, "service_unavailable", err)
+	}
+	return im.E(im.KindInternal, "internal", err)
+}
+
+func (s store) accountByEmail(ctx context.Context, email string) (account, error) {
+	var a account
+	err := s.db.GetContext(ctx, &a, "SELECT "+accountColumns+" FROM users WHERE email = ?", email)
+	return a, storeError(err)
+}
+
+func (s store) accountsByID(ctx context.Context, ids []im.UserID) ([]account, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	query, args, err := sqlx.In("SELECT "+accountColumns+" FROM users WHERE id IN (?)", ids)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	var found []account
+	err = s.db.SelectContext(ctx, &found, query, args...)
+	return found, storeError(err)
+}
+
+func (s store) accountByIdentity(ctx context.Context, provider string, subject int64) (account, error) {
+	var id im.UserID
+	err := s.db.GetContext(ctx, &id, "SELECT user_id FROM identities WHERE provider = ? AND subject = ?", provider, subject)
+	if err != nil {
+		return account{}, storeError(err)
+	}
+	found, err := s.accountsByID(ctx, []im.UserID{id})
+	if err != nil {
+		return account{}, err
+	}
+	if len(found) == 0 {
+		return account{}, im.E(im.KindInternal, "internal", errors.New("identity without a user"))
+	}
+	return found[0], nil
+}
+
+func (s store) emailTaken(ctx context.Context, email string) (bool, error) {
+	return s.exists(ctx, "SELECT COUNT(*) FROM users WHERE email = ?", email)
+}
+
+func (s store) nameTaken(ctx context.Context, key string) (bool, error) {
+	return s.exists(ctx, "SELECT COUNT(*) FROM users WHERE name_key = ?", key)
+}
+
+func (s store) exists(ctx context.Context, query string, arg any) (bool, error) {
+	var n int
+	err := s.db.GetContext(ctx, &n, query, arg)
+	return n > 0, storeError(err)
+}
+
+// insertAccount fails with a duplicate if the e-mail or the name is taken.
+func insertAccount(ctx context.Context, tx *sqlx.Tx, a account) error {
+	_, err := tx.NamedExecContext(ctx, `INSERT INTO users
+		(id, name, name_key, email, shown_email, password, avatar, bio, sex, age, client_type, is_bot, created_at, last_login_at)
+		VALUES (:id, :name, :name_key, :email, :shown_email, :password, :avatar, :bio, :sex, :age, :client_type, :is_bot, :created_at, :last_login_at)`, a)
+	return err
+}
+
+func insertIdentity(ctx context.Context, tx *sqlx.Tx, provider string, subject int64, user im.UserID, now time.Time) error {
+	_, err := tx.ExecContext(ctx, "INSERT INTO identities (provider, subject, user_id, created_at) VALUES (?, ?, ?, ?)",
+		provider, subject, user, now.UnixMilli())
+	return err
+}
+
+// lockAccount locks a user's row; errNoRow if there is none.
+func lockAccount(ctx context.Context, tx *sqlx.Tx, id im.UserID) (account, error) {
+	var a account
+	err := tx.GetContext(ctx, &a, "SELECT "+accountColumns+" FROM users WHERE id = ? FOR UPDATE", id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return a, errNoRow
+	}
+	return a, err
+}
+
+// search returns up to limit users that are no bots, newest login first. query
+// "" finds everybody, else the e-mail or the folded name must begin with it.
+func (s store) search(ctx context.Context, query, key string, limit int) ([]account, error) {
+	const order = " ORDER BY last_login_at DESC, id DESC LIMIT ?"
+	var found []account
+	var err error
+	if query == "" {
+		err = s.db.SelectContext(ctx, &found, "SELECT "+accountColumns+" FROM users WHERE is_bot = 0"+order, limit)
+	} else {
+		err = s.db.SelectContext(ctx, &found, "SELECT "+accountColumns+
+			" FROM users WHERE (email LIKE ? ESCAPE '|' OR name_key LIKE ? ESCAPE '|') AND is_bot = 0"+order,
+			prefix(query), prefix(key), limit)
+	}
+	return found, storeError(err)
+}
+
+var likeEscaper = strings.NewReplacer("|", "||", "%", "|%", "_", "|_")
+
+// prefix is the LIKE pattern of what begins with s.
+func prefix(s string) string { return likeEscaper.Replace(s) + "%" }
+
+// takeIDs takes n ids of a kind and returns the first. In a transaction that
+// goes on afterwards, the ids rise in the order of commit.
+func takeIDs(ctx context.Context, tx *sqlx.Tx, kind string, n int64) (int64, error) {
+	var first int64
+	if err := tx.GetContext(ctx, &first, "SELECT next_id FROM id_blocks WHERE name = ? FOR UPDATE", kind); err != nil {
+		return 0, err
+	}
+	if first < 1 || first > im.MaxID-n {
+		return 0, errors.New("auth: ids of kind " + kind + " are used up")
+	}
+	_, err := tx.ExecContext(ctx, "UPDATE id_blocks SET next_id = ? WHERE name = ?", first+n, kind)
+	return first, err
+}
+
+// loginSession is a row of login_sessions.
+type loginSession struct {
+	ID        string    `db:"id"`
+	UserID    im.UserID `db:"user_id"`
+	ExpiresAt int64     `db:"expires_at"` // Unix ms
+	EndedAt   int64     `db:"ended_at"`   // Unix ms, 0 = live
+}
+
+func (l loginSession) live(now time.Time) bool {
+	return l.EndedAt == 0 && l.ExpiresAt > now.UnixMilli()
+}
+
+func insertSession(ctx context.Context, tx *sqlx.Tx, id string, user im.UserID, now, expires time.Time) error {
+	_, err := tx.ExecContext(ctx,
+		"INSERT INTO login_sessions (id, user_id, created_at, used_at, expires_at) VALUES (?, ?, ?, ?, ?)",
+		id, user, now.UnixMilli(), now.UnixMilli(), expires.UnixMilli())
+	return err
+}
+
+func (s store) session(ctx context.Context, id string) (loginSession, error) {
+	var l loginSession
+	err := s.db.GetContext(ctx, &l, "SELECT id, user_id, expires_at, ended_at FROM login_sessions WHERE id = ?", id)
+	return l, storeError(err)
+}
+
+func lockSession(ctx context.Context, tx *sqlx.Tx, id string) (loginSession, error) {
+	var l loginSession
+	err := tx.GetContext(ctx, &l, "SELECT id, user_id, expires_at, ended_at FROM login_sessions WHERE id = ? FOR UPDATE", id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return l, errNoRow
+	}
+	return l, err
+}
+
+// endSession ends a live session and reports whether it was one.
+func endSession(ctx context.Context, tx *sqlx.Tx, id string, user im.UserID, now time.Time) (bool, error) {
+	res, err := tx.ExecContext(ctx, "UPDATE login_sessions SET ended_at = ? WHERE id = ? AND user_id = ? AND ended_at = 0",
+		now.UnixMilli(), id, user)
+	if err != nil {
+		return false, err
+	}
+	n, err := res.RowsAffected()
+	return n > 0, err
+}
+
+func endAllSessions(ctx context.Context, tx *sqlx.Tx, user im.UserID, now time.Time) error {
+	_, err := tx.ExecContext(ctx, "UPDATE login_sessions SET ended_at = ? WHERE user_id = ? AND ended_at = 0",
+		now.UnixMilli(), user)
+	return err
+}
+
+// refreshRow is a row of refresh_tokens with the user of its session.
+type refreshRow struct {
+	SessionID string    `db:"session_id"`
+	UserID    im.UserID `db:"user_id"`
+	ExpiresAt int64     `db:"expires_at"` // Unix ms
+}
+
+func (s store) refreshToken(ctx context.Context, hash []byte) (refreshRow, error) {
+	var r refreshRow
+	err := s.db.GetContext(ctx, &r, `SELECT r.session_id, s.user_id, r.expires_at
+		FROM refresh_tokens r JOIN login_sessions s ON s.id = r.session_id WHERE r.hash = ?`, hash)
+	return r, storeError(err)
+}
+
+func insertRefresh(ctx context.Context, tx *sqlx.Tx, hash []byte, session string, expires time.Time) error {
+	_, err := tx.ExecContext(ctx, "INSERT INTO refresh_tokens (hash, session_id, expires_at) VALUES (?, ?, ?)",
+		hash, session, expires.UnixMilli())
+	return err
+}
+
+// useRefresh marks a token used and reports whether it was not yet.
+func useRefresh(ctx context.Context, tx *sqlx.Tx, hash []byte, now time.Time) (bool, error) {
+	res, err := tx.ExecContext(ctx, "UPDATE refresh_tokens SET used_at = ? WHERE hash = ? AND used_at = 0", now.UnixMilli(), hash)
+	if err != nil {
+		return false, err
+	}
+	n, err := res.RowsAffected()
+	return n > 0, err
+}
+
+// revocation is a row of revocations; times are Unix seconds.
+type revocation struct {
+	ID        int64     `db:"id"`
+	UserID    im.UserID `db:"user_id"`
+	SessionID string    `db:"session_id"`
+	NotBefore int64     `db:"not_before"`
+	ExpiresAt int64     `db:"expires_at"`
+}
+
+// insertRevocation gives r its id. It must be the last thing in its transaction.
+func insertRevocation(ctx context.Context, tx *sqlx.Tx, r revocation) error {
+	var err error
+	if r.ID, err = takeIDs(ctx, tx, "revocation", 1); err != nil {
+		return err
+	}
+	_, err = tx.NamedExecContext(ctx, `INSERT INTO revocations (id, user_id, session_id, not_before, expires_at)
+		VALUES (:id, :user_id, :session_id, :not_before, :expires_at)`, r)
+	return err
+}
+
+func (s store) revocations(ctx context.Context, after int64, now time.Time, limit int) ([]revocation, error) {
+	var found []revocation
+	err := s.db.SelectContext(ctx, &found, `SELECT id, user_id, session_id, not_before, expires_at FROM revocations
+		WHERE id > ? AND expires_at > ? ORDER BY id LIMIT ?`, after, now.Unix(), limit)
+	return found, storeError(err)
+}
+
+// purge deletes up to limit rows of each kind that no longer mean anything and
+// returns how many it deleted.
+func (s store) purge(ctx context.Context, now time.Time, limit int) (int64, error) {
+	var total int64
+	for _, q := range []struct {
+		query string
+		until int64
+	}{
+		{"DELETE FROM refresh_tokens WHERE expires_at <= ? LIMIT ?", now.UnixMilli()},
+		{"DELETE FROM login_sessions WHERE expires_at <= ? LIMIT ?", now.UnixMilli()},
+		{"DELETE FROM revocations WHERE expires_at <= ? LIMIT ?", now.Unix()},
+	} {
+		res, err := s.db.ExecContext(ctx, q.query, q.until, limit)
+		if err != nil {
+			return total, storeError(err)
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return total, storeError(err)
+		}
+		total += n
+	}
+	return total, nil
+}

@@ -1,0 +1,70 @@
+package auth
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"im-services/internal/im"
+)
+
+// networkFactor is how many times the allowance of one address its network has.
+const networkFactor = 4
+
+// limitPeer counts an event of an address and of its network. An address that
+// cannot be parsed shares one allowance with all such.
+func (s *Server) limitPeer(ctx context.Context, event, peer string, n int, window time.Duration) error {
+	addr, err := netip.ParseAddr(peer)
+	host, network := "unknown", "unknown"
+	if err == nil {
+		addr = addr.Unmap().WithZone("")
+		for _, exempt := range s.cfg.Limits.Exempt {
+			if exempt.Contains(addr) {
+				return nil
+			}
+		}
+		one, many := 32, 24
+		if addr.Is6() {
+			one, many = 64, 48 // a household has a /64, a site a /48
+		}
+		host, network = masked(addr, one), masked(addr, many)
+	}
+	wait := s.limits.take(ctx, event+":host:"+host, n, window)
+	if wait == 0 {
+		wait = s.limits.take(ctx, event+":net:"+network, networkFactor*n, window)
+	}
+	if wait > 0 {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "address limited", slog.String("event", event), slog.String("network", network))
+		return tooOften("auth_too_often", wait)
+	}
+	return nil
+}
+
+func masked(a netip.Addr, bits int) string {
+	p, err := a.Prefix(bits)
+	if err != nil {
+		return "unknown"
+	}
+	return p.String()
+}
+
+func tooOften(reason string, wait time.Duration) error {
+	return &im.Error{Kind: im.KindExhausted, Reason: reason, RetryAfter: wait}
+}
+
+// pseudonym stands for an e-mail address in Redis keys. Without the key, which
+// is in MySQL, it cannot be computed from the address.
+func (s *Server) pseudonym(email string) string {
+	return hex.EncodeToString(s.mac("email", email)[:16])
+}
+
+// mac returns a keyed hash of text for one use.
+func (s *Server) mac(use, text string) []byte {
+	h := hmac.New(sha256.New, s.secret)
+	h.Write([]byte(use + "\x00" + text))
+	return h.Sum(nil)
+}

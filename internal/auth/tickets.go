@@ -1,0 +1,53 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	authv1 "im-services/api/proto/auth/v1"
+	"im-services/internal/im"
+)
+
+const ticketKind = "ticket"
+
+func ticketInvalid(cause error) error { return im.E(im.KindUnauthorized, "ticket_invalid", cause) }
+
+// issueTicket makes a ticket that stands for id once.
+func (s *Server) issueTicket(ctx context.Context, id *authv1.Identity) (string, time.Duration, error) {
+	ttl := min(s.cfg.TicketTTL, time.Until(time.Unix(id.GetExpiresAt(), 0)))
+	if !im.UserID(id.GetUserId()).Valid() || id.GetSessionId() == "" || ttl <= 0 {
+		return "", 0, ticketInvalid(errors.New("the identity is not a live one"))
+	}
+	value, err := proto.Marshal(id)
+	if err != nil {
+		return "", 0, im.E(im.KindInternal, "internal", err)
+	}
+	ticket, err := s.vault.put(ctx, ticketKind, value, ttl)
+	return ticket, ttl, err
+}
+
+// redeemTicket returns the identity of a ticket whose login session is live.
+func (s *Server) redeemTicket(ctx context.Context, ticket string) (*authv1.Identity, error) {
+	value, err := s.vault.take(ctx, ticketKind, ticket)
+	if err != nil {
+		return nil, err
+	}
+	if value == nil {
+		return nil, ticketInvalid(errors.New("unknown, used or expired"))
+	}
+	var id authv1.Identity
+	if err := proto.Unmarshal(value, &id); err != nil {
+		return nil, im.E(im.KindInternal, "internal", err)
+	}
+	session, err := s.store.session(ctx, id.GetSessionId())
+	if err != nil && !errors.Is(err, errNoRow) {
+		return nil, err
+	}
+	if err != nil || !session.live(time.Now()) || int64(session.UserID) != id.GetUserId() {
+		return nil, ticketInvalid(errors.New("the login session is over"))
+	}
+	return &id, nil
+}

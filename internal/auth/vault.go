@@ -1,0 +1,45 @@
+package auth
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"im-services/internal/im"
+)
+
+// vault keeps values in Redis, each under a secret text that gets it out once.
+// Redis sees only a hash of the text. Safe for concurrent use.
+type vault struct{ rdb *redis.Client }
+
+func vaultKey(kind, text string) string {
+	return "auth:" + kind + ":" + hex.EncodeToString(digest(text))
+}
+
+// put stores a value for ttl and returns the text for it.
+func (v *vault) put(ctx context.Context, kind string, value []byte, ttl time.Duration) (text string, err error) {
+	text = newSecretText()
+	if err := v.rdb.Set(ctx, vaultKey(kind, text), value, ttl).Err(); err != nil {
+		return "", im.E(im.KindUnavailable, "service_unavailable", err)
+	}
+	return text, nil
+}
+
+// take returns the value of a text and forgets it; nil if there is none. Of
+// calls made at the same time one gets it.
+func (v *vault) take(ctx context.Context, kind, text string) ([]byte, error) {
+	if text == "" || len(text) > 2*randomBytes {
+		return nil, nil
+	}
+	value, err := v.rdb.GetDel(ctx, vaultKey(kind, text)).Bytes()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, im.E(im.KindUnavailable, "service_unavailable", err)
+	}
+	return value, nil
+}
