@@ -385,10 +385,59 @@ func TestG12_LateOpenDoesNotReopen(t *testing.T) {
 	require.NoError(t, <-done)
 	require.False(t, logic.told(34, 35).open, "the older version must change nothing")
 	require.False(t, areFriends(t, s, 34, 35))
-	// The late confirmation of version 1 must not hide that version 2 exists.
-	rels, err := s.store.due(t.Context(), 10)
+}
+
+// Logic hears of the delete only in the background; the accept's confirmation,
+// arriving late, must not hide that a newer version is pending.
+func TestG12_LateConfirmationDoesNotHideANewerChange(t *testing.T) {
+	s, logic := setup(t, Config{})
+	id, err := ask(t.Context(), s, 35, 34)
 	require.NoError(t, err)
-	require.Empty(t, rels)
+	arrived, release := make(chan struct{}), make(chan struct{})
+	logic.before = func(in *logicv1.SetPrivateRequest) {
+		if in.GetOpen() {
+			close(arrived)
+			<-release
+		}
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := answer(t.Context(), s, 34, id, true)
+		done <- err
+	}()
+	<-arrived
+	logic.setFail(down)
+	requireReason(t, "friend_change_pending", unfriend(t.Context(), s, 34, 35))
+	logic.setFail(nil)
+	close(release)
+	require.NoError(t, <-done)
+	require.True(t, readRelation(t, s, 34, 35).pending)
+	require.NoError(t, unfriend(t.Context(), s, 34, 35))
+	require.False(t, logic.told(34, 35).open)
+}
+
+// A delete decides on what it reads under the pair's lock, not before it.
+func TestDeleteFriend_WaitsForTheChangeInProgress(t *testing.T) {
+	s, _ := setup(t, Config{})
+	befriend(t, s, 34, 35)
+	tx, err := s.store.db.Beginx()
+	require.NoError(t, err)
+	rel, _, err := s.store.lockExisting(t.Context(), tx, 34, 35)
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { done <- unfriend(t.Context(), s, 34, 35) }()
+	select {
+	case err := <-done:
+		t.Fatalf("did not wait for the lock: %v", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	// Somebody else's delete and accept of a new request, in one go.
+	rel.version, rel.open = 8, false
+	require.NoError(t, s.store.saveRelation(t.Context(), tx, rel, time.Hour))
+	require.NoError(t, s.store.deleteFriendship(t.Context(), tx, 34, 35))
+	require.NoError(t, tx.Commit())
+	require.NoError(t, <-done)
+	require.Equal(t, int64(8), readRelation(t, s, 34, 35).version, "there was nothing left to delete")
 }
 
 func TestRun_EveryReplicaReconciles_EachChangeOnce(t *testing.T) {

@@ -118,7 +118,7 @@ func pendingCount(t *testing.T, s *Server, base im.UserID) (n int) {
 	return n
 }
 
-func readRelation(t *testing.T, s *Server, a, b im.UserID) relation {
+func readRelation(t testing.TB, s *Server, a, b im.UserID) relation {
 	t.Helper()
 	lo, hi := pair(a, b)
 	rows, err := s.store.db.Query(`SELECT `+relationColumns+` FROM friend_relations WHERE lo_user_id = ? AND hi_user_id = ?`, lo, hi)
