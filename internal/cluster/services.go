@@ -30,6 +30,7 @@ func (c *Cluster) serviceEnv(s service, name string) (map[string]string, error) 
 		"IM_DISCOVERY_ENDPOINTS":    c.addrs["etcd"],
 		"IM_CACHE_ADDR":             c.addrs["redis"],
 		"IM_BUS_NSQD":               c.addrs["nsqd"],
+		"IM_BUS_NSQD_HTTP":          c.addrs["nsqd/http"],
 		"IM_PUSH_KEY":               pushKey,
 	}
 	if s.database != "" {

@@ -127,3 +127,37 @@ func (s State) Info() (Info, error) {
 func (s State) Supervisor() (pid int, alive bool) {
 	return process.ReadPidFile(s.PidFile(SupervisorName))
 }
+
+// Sweep ends the processes that a supervisor which is gone left behind, and
+// returns their names. It fails with ErrRunning while one is alive.
+func (s State) Sweep() ([]string, error) {
+	if _, err := os.Stat(s.path("run")); errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	release, err := s.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if err := os.Remove(s.infoFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return s.sweep(serviceStop)
+}
+
+// Remove deletes data, logs, secrets and built programs. It fails with
+// ErrRunning while a supervisor is alive.
+func (s State) Remove() error {
+	if _, err := s.Sweep(); err != nil {
+		return err
+	}
+	var errs []error
+	for _, dir := range []string{"run", "logs", "data", "secrets"} {
+		errs = append(errs, os.RemoveAll(s.path(dir)))
+	}
+	built, _ := filepath.Glob(s.path("bin*"))
+	for _, dir := range built {
+		errs = append(errs, os.RemoveAll(dir))
+	}
+	return errors.Join(errs...)
+}
