@@ -23,7 +23,7 @@ type conn struct {
 	id       im.ConnID
 	user     im.UserID
 	platform im.Platform
-	sinceMS  int64 // when it connected, wall clock: the newer of two wins
+	sinceMS  atomic.Int64 // when it counts as made, wall clock: the newer of two wins
 	ip       string
 	who      identityOf
 	next     *conn // guarded by the hub shard's lock
@@ -59,7 +59,7 @@ type identityOf struct {
 }
 
 func (c *conn) pb() *logicv1.Conn {
-	return &logicv1.Conn{UserId: int64(c.user), ConnId: int64(c.id), Platform: int32(c.platform), SinceMs: c.sinceMS}
+	return &logicv1.Conn{UserId: int64(c.user), ConnId: int64(c.id), Platform: int32(c.platform), SinceMs: c.sinceMS.Load()}
 }
 
 // Read is what the frame reader reads from: it notes when bytes came in.

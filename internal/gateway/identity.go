@@ -59,6 +59,9 @@ func (d *identity) verify(ctx context.Context, raw string) (token.Claims, error)
 		}
 	}
 	if err != nil {
+		if !d.ready.Load() { // we cannot tell good from bad
+			return token.Claims{}, im.E(im.KindUnavailable, "service_unavailable", err)
+		}
 		return token.Claims{}, err
 	}
 	if d.revoked(&claims) {

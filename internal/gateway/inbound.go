@@ -181,7 +181,7 @@ func (c *conn) answer(ctx context.Context, in *wire.Inbound) error {
 			return err
 		}
 		if len(users.GetUsers()) == 0 {
-			return im.E(im.KindNotFound, "user_unknown", nil)
+			return im.E(im.KindNotFound, "user_not_found", nil)
 		}
 		r, err := c.s.deps.Friends.RequestFriend(ctx, &friendv1.RequestFriendRequest{
 			Requester: c.profile(), ToUserId: in.To, Information: in.Text,

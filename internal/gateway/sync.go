@@ -121,6 +121,9 @@ func (c *conn) backlog(ctx context.Context, register *bool) error {
 		}
 		idle.Stop()
 		if first {
+			if since := resp.GetSinceMs(); since != 0 {
+				c.sinceMS.Store(since)
+			}
 			c.registered(im.PV(resp.GetPv()), resp.GetEpoch())
 			if *register {
 				*register = false
@@ -244,7 +247,7 @@ func (s *Server) displaceOlder(c *conn) {
 	var older []*conn
 	s.hub.each(c.user, func(o *conn) {
 		if o != c && o.platform == c.platform &&
-			(o.sinceMS < c.sinceMS || o.sinceMS == c.sinceMS && o.id < c.id) {
+			(o.sinceMS.Load() < c.sinceMS.Load() || o.sinceMS.Load() == c.sinceMS.Load() && o.id < c.id) {
 			older = append(older, o)
 		}
 	})

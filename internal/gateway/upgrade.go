@@ -54,7 +54,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.Method != http.MethodGet {
 		w.Header().Set("Allow", http.MethodGet)
-		fail(http.StatusMethodNotAllowed, "bad_handshake")
+		fail(http.StatusMethodNotAllowed, "handshake_invalid")
 		return
 	}
 	if s.draining.Load() || s.hub.count.Load() >= int64(s.cfg.MaxConnections) {
@@ -66,9 +66,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(http.StatusTooManyRequests, "rate_limited")
 		return
 	}
+	if !s.identity.ready.Load() {
+		fail(http.StatusServiceUnavailable, "service_unavailable")
+		return
+	}
 	raw, inHeader := s.credentials(r)
 	if !s.origins.allow(r.Header.Values("Origin"), inHeader) {
-		fail(http.StatusForbidden, "bad_origin")
+		fail(http.StatusForbidden, "origin_refused")
 		return
 	}
 	if raw == "" {
@@ -86,12 +90,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	platform, ok := im.ParsePlatform(r.URL.Query().Get("platform"))
 	if !ok {
-		fail(http.StatusBadRequest, "bad_platform")
+		fail(http.StatusBadRequest, "platform_invalid")
 		return
 	}
 	ws, err := s.upgrader.Upgrade(w, r, nil)
 	if err != nil {
-		s.m.handshakes.WithLabelValues("bad_handshake").Inc()
+		s.m.handshakes.WithLabelValues("handshake_invalid").Inc()
 		return // the upgrader has answered
 	}
 	s.m.handshakes.WithLabelValues("ok").Inc()
@@ -107,13 +111,14 @@ func (s *Server) accept(nc net.Conn, claims *token.Claims, platform im.Platform,
 	now := s.now()
 	c := &conn{
 		s: s, nc: nc, id: im.ConnID(s.connIDs.Add(1)), user: claims.UserID, platform: platform,
-		sinceMS: time.Now().UnixMilli(), ip: ip,
+		ip: ip,
 		who: identityOf{
 			name: claims.Name, email: claims.Email, avatar: claims.Avatar, session: claims.SessionID,
 			issuedAt: claims.IssuedAt.Unix(), expires: now + time.Until(claims.ExpiresAt) + token.DefaultLeeway,
 		},
 		tokens: float64(s.cfg.FrameBurst), tokensAt: now,
 	}
+	c.sinceMS.Store(time.Now().UnixMilli())
 	c.in.src = c
 	c.heard.Store(int64(now))
 	s.hub.add(c)

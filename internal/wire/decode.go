@@ -141,7 +141,7 @@ func (s *scanner) interpret(vals *[fieldCount]value) (in Inbound, err error) {
 	}
 	code, ok := s.integer(vals[fieldCode])
 	if !ok || vals[fieldCode].kind != kindInt {
-		return in, refuse("bad_frame_code")
+		return in, refuse("frame_code_unknown")
 	}
 	in.Code = Code(code)
 	switch in.Code {
@@ -151,7 +151,7 @@ func (s *scanner) interpret(vals *[fieldCount]value) (in Inbound, err error) {
 		return in, s.receipt(&in, vals)
 	case CodeChat, CodePresence, CodeFriendRequest, CodeFriendAccepted, CodeFriendRefused:
 	default:
-		return in, refuse("bad_frame_code")
+		return in, refuse("frame_code_unknown")
 	}
 
 	if err := s.identity(&in, vals); err != nil {
@@ -166,21 +166,21 @@ func (s *scanner) interpret(vals *[fieldCount]value) (in Inbound, err error) {
 			v = vals[fieldID]
 		}
 		if in.To, ok = s.id(v); !ok {
-			return in, refuse("bad_recipient")
+			return in, refuse("to_id_invalid")
 		}
 	case CodeFriendRequest:
 		if in.To, ok = s.id(vals[fieldTo]); !ok {
-			return in, refuse("bad_recipient")
+			return in, refuse("to_id_invalid")
 		}
 		if vals[fieldInformation].kind != kindString {
-			return in, refuse("bad_information")
+			return in, refuse("information_invalid")
 		}
 		if in.Text = s.text(vals[fieldInformation]); in.Text == "" {
-			return in, refuse("bad_information")
+			return in, refuse("information_invalid")
 		}
 	default: // an answer to a friend request
 		if in.ID, ok = s.id(vals[fieldID]); !ok {
-			return in, refuse("bad_record_id")
+			return in, refuse("id_invalid")
 		}
 	}
 	return in, nil
@@ -207,27 +207,27 @@ func (s *scanner) identity(in *Inbound, vals *[fieldCount]value) error {
 
 func (s *scanner) chat(in *Inbound, vals *[fieldCount]value) error {
 	if in.ClientMsgID == 0 {
-		return refuse("bad_client_msg_id")
+		return refuse("client_msg_id_invalid")
 	}
 	var ok bool
 	if in.To, ok = s.id(vals[fieldTo]); !ok {
-		return refuse("bad_recipient")
+		return refuse("to_id_invalid")
 	}
 	kind, ok := s.integer(vals[fieldKind])
 	if !ok || kind != int64(im.Private) && kind != int64(im.Group) {
-		return refuse("bad_channel_type")
+		return refuse("channel_type_invalid")
 	}
 	in.Kind = im.ChannelKind(kind)
 	typ, ok := s.integer(vals[fieldType])
 	if !ok || typ < 1 || typ > MaxType {
-		return refuse("bad_msg_type")
+		return refuse("msg_type_invalid")
 	}
 	in.Type = int32(typ)
 	if vals[fieldMessage].kind != kindString {
-		return refuse("bad_message")
+		return refuse("message_empty")
 	}
 	if in.Text = s.text(vals[fieldMessage]); in.Text == "" {
-		return refuse("bad_message")
+		return refuse("message_empty")
 	}
 	size := len(in.Text)
 	switch v := vals[fieldData]; v.kind {
@@ -241,12 +241,12 @@ func (s *scanner) chat(in *Inbound, vals *[fieldCount]value) error {
 	case kindInt:
 		n, ok := s.integer(v)
 		if !ok || n < -im.MaxID || n > im.MaxID {
-			return refuse("bad_data")
+			return refuse("data_invalid")
 		}
 		in.Data = string(appendInt(nil, n))
 		size += len(in.Data)
 	default:
-		return refuse("bad_data")
+		return refuse("data_invalid")
 	}
 	if size > MaxContent {
 		return refuse("message_too_large")
@@ -262,11 +262,11 @@ func (s *scanner) receipt(in *Inbound, vals *[fieldCount]value) error {
 			in.ConversationID, in.Seq = im.ConversationID(c), im.Seq(q)
 			return nil
 		}
-		return refuse("bad_receipt")
+		return refuse("receipt_invalid")
 	}
 	id, ok := s.id(vals[fieldMsgID])
 	if !ok {
-		return refuse("bad_receipt")
+		return refuse("receipt_invalid")
 	}
 	in.MsgID = im.MessageID(id)
 	return nil

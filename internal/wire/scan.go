@@ -40,8 +40,8 @@ type scanner struct {
 }
 
 const (
-	reasonBadJSON      = "bad_json"
-	reasonDuplicateKey = "duplicate_key"
+	reasonBadJSON      = "frame_invalid"
+	reasonDuplicateKey = "frame_key_repeated"
 )
 
 func (s *scanner) fail(reason string) {

@@ -1,0 +1,300 @@
+// Command gateway is the edge: the socket, the HTTP API and the files.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+	_ "time/tzdata" // zones also where the system has none
+
+	"google.golang.org/grpc"
+
+	authv1 "im-services/api/proto/auth/v1"
+	friendv1 "im-services/api/proto/friend/v1"
+	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/catalog"
+	"im-services/internal/gateway"
+	"im-services/internal/im"
+	"im-services/internal/platform/boot"
+	"im-services/internal/platform/bus"
+	"im-services/internal/platform/config"
+	"im-services/internal/platform/discovery"
+	"im-services/internal/platform/rpc"
+	"im-services/internal/platform/telemetry"
+	"im-services/internal/push"
+	"im-services/internal/rest"
+	"im-services/internal/upload"
+)
+
+const (
+	busChannel = "gateway#ephemeral"
+	// busPatience is how long a start waits for the bus: without it the gateway
+	// serves, with later pushes.
+	busPatience = 3 * time.Second
+	readyEvery  = 50 * time.Millisecond
+)
+
+// safeMethods may be repeated when an instance is unavailable: they change
+// nothing, or the same thing again.
+var safeMethods = []string{
+	"/auth.v1.AuthService/Keys", "/auth.v1.AuthService/Revocations", "/auth.v1.AuthService/GetUsers",
+	"/auth.v1.AuthService/SearchUsers",
+	"/friend.v1.FriendService/ListRequests", "/friend.v1.FriendService/ListFriends",
+	"/friend.v1.FriendService/GetFriend", "/friend.v1.FriendService/FilterFriends",
+	"/logic.v1.MessageService/History", "/logic.v1.MessageService/Sync", "/logic.v1.MessageService/MarkRead",
+	"/logic.v1.ConversationService/ListSessions", "/logic.v1.ConversationService/Presence",
+	"/logic.v1.GroupService/GetGroup", "/logic.v1.GroupService/ListGroups", "/logic.v1.GroupService/ListMembers",
+	"/logic.v1.ConnectionService/Disconnect", "/logic.v1.ConnectionService/Acknowledge",
+	"/logic.v1.ConnectionService/Watermark", "/logic.v1.ConnectionService/Assert",
+}
+
+func main() {
+	var (
+		path   = flag.String("config", "deploy/config/gateway.yaml", "configuration `file`")
+		health = flag.Bool("health", false, "ask the running instance whether it is ready, and exit")
+	)
+	flag.Parse()
+	boot.Main(func(ctx context.Context, b *boot.Boot) error {
+		var cfg Config
+		if err := config.Load(*path, &cfg); err != nil {
+			return err
+		}
+		if *health {
+			return telemetry.Probe(ctx, cfg.Telemetry.DebugListen)
+		}
+		return run(ctx, b, cfg)
+	})
+}
+
+func run(ctx context.Context, b *boot.Boot, cfg Config) error {
+	if cfg.StopTimeout > 0 {
+		b.StopTimeout = cfg.StopTimeout
+	}
+	id := incarnation()
+	tel, err := telemetry.New(cfg.Telemetry, "gateway", string(id))
+	if err != nil {
+		return err
+	}
+	b.SetLog(tel.Log)
+	b.OnClose("telemetry", tel.Close)
+
+	registry, err := discovery.Open(cfg.Discovery, tel.Log)
+	if err != nil {
+		return err
+	}
+	b.OnClose("discovery", func(context.Context) error { return registry.Close() })
+
+	dial := func(service string) (*grpc.ClientConn, error) {
+		cc, err := rpc.Dial("im:///"+service, registry, tel, rpc.WithTLS(cfg.RPC.TLS), rpc.WithRetry(safeMethods...))
+		if err == nil {
+			b.OnClose("client of "+service, func(context.Context) error { return cc.Close() })
+		}
+		return cc, err
+	}
+	auth, err := dial("auth")
+	if err != nil {
+		return err
+	}
+	friend, err := dial("friend")
+	if err != nil {
+		return err
+	}
+	logic, err := dial("logic")
+	if err != nil {
+		return err
+	}
+
+	codec, err := push.NewCodec([]byte(cfg.Push.Key.Reveal()))
+	if err != nil {
+		return err
+	}
+	var consumer *bus.Consumer
+	started := make(chan struct{})
+	srv, err := gateway.New(gateway.Deps{
+		ID:            id,
+		Auth:          authv1.NewAuthServiceClient(auth),
+		Friends:       friendv1.NewFriendServiceClient(friend),
+		Connections:   logicv1.NewConnectionServiceClient(logic),
+		Conversations: logicv1.NewConversationServiceClient(logic),
+		DialLogic: func(addr string) (gateway.ClientConn, error) {
+			tls := cfg.RPC.TLS
+			if tls.ServerName == "" {
+				tls.ServerName = "logic"
+			}
+			return rpc.DialAddr(addr, tel, rpc.WithTLS(tls))
+		},
+		Codec:    codec,
+		Describe: describe,
+		BusConnected: func() bool {
+			select {
+			case <-started:
+				return consumer.Connected()
+			default:
+				return true
+			}
+		},
+		Log:      tel.Log,
+		Registry: tel.Registry,
+		Config:   cfg.Gateway,
+	})
+	if err != nil {
+		return err
+	}
+	b.OnClose("connections", func(context.Context) error { srv.Close(); return nil })
+	registry.Watch("logic").OnChange(func(list []discovery.Instance) {
+		replicas := make([]gateway.Replica, len(list))
+		for i, inst := range list {
+			replicas[i] = gateway.Replica{ID: inst.ID, Addr: inst.Addr}
+		}
+		srv.SetLogic(replicas)
+	})
+
+	consumer, err = bus.NewConsumer(bus.ConsumerConfig{
+		Addrs: cfg.Bus.NSQD, LookupAddrs: cfg.Bus.Lookupd, MaxInFlight: cfg.Bus.MaxInFlight,
+		Topic: push.Topic(id), Channel: busChannel, OnConnect: srv.BusReconnected,
+	}, srv.HandlePush, tel.Log)
+	if err != nil {
+		return err
+	}
+	close(started)
+	b.OnClose("bus", func(context.Context) error { return consumer.Close() })
+
+	store, err := upload.Open(ctx, cfg.Upload)
+	if err != nil {
+		return err
+	}
+	b.OnClose("uploads", func(context.Context) error { return store.Close() })
+	api, err := rest.New(rest.Deps{
+		Auth:          authv1.NewAuthServiceClient(auth),
+		Friend:        friendv1.NewFriendServiceClient(friend),
+		Messages:      logicv1.NewMessageServiceClient(logic),
+		Conversations: logicv1.NewConversationServiceClient(logic),
+		Groups:        logicv1.NewGroupServiceClient(logic),
+		Verify:        srv.Verify,
+		Log:           tel.Log,
+		Uploads:       store,
+		Config:        cfg.REST,
+	})
+	if err != nil {
+		return err
+	}
+	addr, err := serve(ctx, b, cfg.Gateway, handler(srv, api), tel.Log)
+	if err != nil {
+		return err
+	}
+	b.OnClose("drain", srv.Drain)
+	b.Go("announcement", func(ctx context.Context) error {
+		return announce(ctx, srv, consumer, registry, tel, id, addr)
+	})
+	tel.Log.Info("gateway is up", "addr", addr)
+	return nil
+}
+
+// handler puts the socket beside the API.
+func handler(srv *gateway.Server, api http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/im/connect", srv)
+	mux.Handle("/", api)
+	return mux
+}
+
+// serve listens on the public address and on the gateway's own, if there is
+// one, and returns the address that names this gateway.
+func serve(ctx context.Context, b *boot.Boot, cfg gateway.Config, h http.Handler, log *slog.Logger) (string, error) {
+	server := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       90 * time.Second,
+		MaxHeaderBytes:    8 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	public := cfg.Listen
+	if public == "" {
+		public = ":8000"
+	}
+	listeners := []net.Listener{}
+	ln, err := listen(ctx, public, cfg.ReusePort)
+	if err != nil {
+		return "", err
+	}
+	listeners = append(listeners, ln)
+	if cfg.OwnListen != "" {
+		own, err := listen(ctx, cfg.OwnListen, false)
+		if err != nil {
+			_ = ln.Close()
+			return "", err
+		}
+		listeners = append(listeners, own)
+	}
+	for _, l := range listeners {
+		b.Go("http "+l.Addr().String(), func(ctx context.Context) error {
+			stopped := make(chan error, 1)
+			stop := context.AfterFunc(ctx, func() {
+				ctx, cancel := context.WithTimeout(context.Background(), b.StopTimeout/2)
+				defer cancel()
+				stopped <- server.Shutdown(ctx)
+			})
+			err := server.Serve(l)
+			switch {
+			case !stop(): // told to stop: requests in progress are waited for
+				return <-stopped
+			case errors.Is(err, http.ErrServerClosed):
+				return nil // by way of the other listener
+			}
+			return err
+		})
+	}
+	return listeners[len(listeners)-1].Addr().String(), nil
+}
+
+// announce makes the gateway known once it can work, and unknown when it stops.
+func announce(
+	ctx context.Context, srv *gateway.Server, consumer *bus.Consumer, registry *discovery.Registry,
+	tel *telemetry.Telemetry, id im.GatewayID, addr string,
+) error {
+	for !srv.Ready() {
+		select {
+		case <-time.After(readyEvery):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	patience, cancel := context.WithTimeout(ctx, busPatience)
+	if err := consumer.WaitConnected(patience); err != nil && ctx.Err() == nil {
+		tel.Log.Warn("the bus is away; pushes come by comparing", "err", err)
+	}
+	cancel()
+	reg, err := registry.Register(ctx, "gateway", string(id), addr, nil)
+	if err != nil {
+		return err
+	}
+	tel.SetReady(true)
+	<-ctx.Done()
+	tel.SetReady(false)
+	stop, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	return reg.Deregister(stop)
+}
+
+// describe looks up what a client is told for an error.
+func describe(reason string) (code int, text string) {
+	e, ok := catalog.Lookup(reason)
+	if !ok {
+		e, _ = catalog.Lookup(catalog.Internal)
+	}
+	return e.WS, e.ZH
+}
+
+// incarnation names this life of the process.
+func incarnation() im.GatewayID {
+	var b [10]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return im.GatewayID("g" + strings.ToLower(hex.EncodeToString(b[:])))
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"im-services/internal/catalog"
+	"im-services/internal/gateway"
+	"im-services/internal/platform/config"
+)
+
+func load(t *testing.T) (Config, error) {
+	t.Helper()
+	var cfg Config
+	err := config.Load("../../deploy/config/gateway.yaml", &cfg)
+	return cfg, err
+}
+
+func TestShippedConfig(t *testing.T) {
+	t.Setenv("IM_PUSH_KEY", strings.Repeat("k", 32))
+	cfg, err := load(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Gateway.Listen != ":8000" || cfg.StopTimeout <= cfg.Gateway.DrainWindow {
+		t.Fatalf("unexpected: listen %q, stop %v, drain %v", cfg.Gateway.Listen, cfg.StopTimeout, cfg.Gateway.DrainWindow)
+	}
+}
+
+func TestConfigRefusesWhatCannotWork(t *testing.T) {
+	tests := map[string][2]string{
+		"short key":       {"IM_PUSH_KEY", "short"},
+		"sample key":      {"IM_PUSH_KEY", "change-me" + strings.Repeat("x", 32)},
+		"no etcd":         {"IM_DISCOVERY_ENDPOINTS", ""},
+		"unknown zone":    {"IM_GATEWAY_TIME_ZONE", "Mars/Olympus"},
+		"bad origin":      {"IM_GATEWAY_ALLOWED_ORIGINS", "example.com"},
+		"negative outbox": {"IM_GATEWAY_OUTBOX_BYTES", "-1"},
+		"bad policy":      {"IM_GATEWAY_MULTI_DEVICE", "perhaps"},
+	}
+	for name, kv := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("IM_PUSH_KEY", strings.Repeat("k", 32))
+			t.Setenv(kv[0], kv[1])
+			if _, err := load(t); err == nil {
+				t.Fatalf("%s=%q was accepted", kv[0], kv[1])
+			}
+		})
+	}
+}
+
+// The gateway is the least trusted process: it must not be able to reach the
+// stores, nor drag in another service.
+func TestDeps(t *testing.T) {
+	banned := map[string]string{
+		"im-services/internal/platform/database": "no MySQL in a gateway",
+		"im-services/internal/platform/cache":    "no Redis in a gateway",
+		"im-services/internal/logic":             "services meet over gRPC",
+		"im-services/internal/auth":              "services meet over gRPC",
+		"im-services/internal/friend":            "services meet over gRPC",
+		"im-services/internal/cluster":           "the launcher is no part of a service",
+		"im-services/internal/testkit":           "test code",
+		"github.com/go-sql-driver/mysql":         "no MySQL in a gateway",
+		"github.com/redis/go-redis/v9":           "no Redis in a gateway",
+		"github.com/coder/websocket":             "one WebSocket library is enough",
+	}
+	out, err := exec.Command("go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dep := range strings.FieldsSeq(string(out)) {
+		if why, bad := banned[dep]; bad {
+			t.Errorf("cmd/gateway depends on %s: %s", dep, why)
+		}
+	}
+}
+
+func TestDescribe(t *testing.T) {
+	if code, text := describe("not_friends"); code != 1003 || text == "" {
+		t.Fatalf("not_friends: %d %q", code, text)
+	}
+	if code, text := describe("no_such_reason"); code != 500 || text != catalog.Text(catalog.Internal, catalog.Chinese) {
+		t.Fatalf("unknown reason: %d %q", code, text)
+	}
+}
+
+func TestHandlerRoutes(t *testing.T) {
+	api := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+	h := handler(new(gateway.Server), api)
+	for _, path := range []string{"/", "/api/sessions", "/im/connectx", "/swagger/index.html"} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if w.Code != http.StatusTeapot {
+			t.Errorf("%s: %d, want the API", path, w.Code)
+		}
+	}
+}
+
+func TestIncarnationsDiffer(t *testing.T) {
+	if a, b := incarnation(), incarnation(); a == b || len(a) > 40 {
+		t.Fatalf("%q %q", a, b)
+	}
+}
