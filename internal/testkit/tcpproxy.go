@@ -1,0 +1,255 @@
+package testkit
+
+import (
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TCPProxy stands between a client and a server and misbehaves on demand. All
+// methods may be called from any goroutine and act on open connections too.
+type TCPProxy struct {
+	Addr string // what clients dial, host:port
+
+	listener net.Listener
+	wg       sync.WaitGroup
+
+	mu      sync.Mutex
+	target  string // guarded by mu, as all below
+	refuse  bool
+	up      way // client to server
+	down    way // server to client
+	links   map[*link]struct{}
+	changed chan struct{} // closed and replaced when a way changes
+	closed  bool
+}
+
+// way is how one direction behaves.
+type way struct {
+	delay time.Duration // of each piece of data
+	rate  int           // bytes per second; 0: unlimited
+	hole  bool          // data is taken and vanishes
+	stall bool          // data is not taken: the sender's buffers fill up
+}
+
+// link is one proxied connection.
+type link struct{ client, server net.Conn }
+
+func (l *link) close() { _, _ = l.client.Close(), l.server.Close() }
+
+// Proxy starts a proxy to target (host:port) on a loopback port of its own. It
+// is gone when the test ends.
+func Proxy(t testing.TB, target string) *TCPProxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &TCPProxy{Addr: l.Addr().String(), listener: l, target: target, links: map[*link]struct{}{}, changed: make(chan struct{})}
+	p.wg.Go(p.accept)
+	t.Cleanup(p.Close)
+	return p
+}
+
+// Close ends the proxy and all its connections.
+func (p *TCPProxy) Close() {
+	p.update(func() {
+		p.closed = true
+		for l := range p.links {
+			l.close()
+		}
+	})
+	_ = p.listener.Close()
+	p.wg.Wait()
+}
+
+// Cut resets every connection and refuses new ones, as if the server's process
+// were gone.
+func (p *TCPProxy) Cut() {
+	p.update(func() { p.refuse = true })
+	p.Reset()
+}
+
+// Reset aborts every connection (RST); new ones are welcome.
+func (p *TCPProxy) Reset() {
+	p.update(func() {
+		for l := range p.links {
+			for _, c := range []net.Conn{l.client, l.server} {
+				if tcp, ok := c.(*net.TCPConn); ok {
+					_ = tcp.SetLinger(0)
+				}
+			}
+			l.close()
+		}
+	})
+}
+
+// Partition lets data of both directions vanish while connections stay open, as
+// behind a cable that was pulled.
+func (p *TCPProxy) Partition() {
+	p.update(func() { p.up.hole, p.down.hole = true, true })
+}
+
+// LoseRequests and LoseAnswers are a Partition of one direction only.
+func (p *TCPProxy) LoseRequests() { p.update(func() { p.up.hole = true }) }
+
+// LoseAnswers lets what the server sends vanish.
+func (p *TCPProxy) LoseAnswers() { p.update(func() { p.down.hole = true }) }
+
+// StallAnswers stops taking what the server sends, as a client does that no
+// longer reads.
+func (p *TCPProxy) StallAnswers() { p.update(func() { p.down.stall = true }) }
+
+// Slow delays every piece of data by delay in each direction and, with rate > 0,
+// limits each direction of each connection to rate bytes per second.
+func (p *TCPProxy) Slow(delay time.Duration, rate int) {
+	p.update(func() {
+		p.up.delay, p.up.rate, p.down.delay, p.down.rate = delay, rate, delay, rate
+	})
+}
+
+// Heal ends all misbehaviour. What a hole has swallowed is gone: connections
+// that lost data are reset, as TCP would find out.
+func (p *TCPProxy) Heal() {
+	p.mu.Lock()
+	lost := p.up.hole || p.down.hole
+	p.mu.Unlock()
+	if lost {
+		p.Reset()
+	}
+	p.update(func() { p.refuse, p.up, p.down = false, way{}, way{} })
+}
+
+// Retarget sends new connections to another server.
+func (p *TCPProxy) Retarget(target string) { p.update(func() { p.target = target }) }
+
+// Connections returns how many connections are open.
+func (p *TCPProxy) Connections() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.links)
+}
+
+// update changes the behaviour and wakes whoever waits for a change.
+func (p *TCPProxy) update(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f()
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+func (p *TCPProxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		p.wg.Go(func() { p.serve(client) })
+	}
+}
+
+const proxyDialTimeout = 2 * time.Second
+
+func (p *TCPProxy) serve(client net.Conn) {
+	p.mu.Lock()
+	target, refuse := p.target, p.refuse
+	p.mu.Unlock()
+	server, err := net.DialTimeout("tcp", target, proxyDialTimeout)
+	if err != nil || refuse {
+		if tcp, ok := client.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0)
+		}
+		_ = client.Close()
+		if err == nil {
+			_ = server.Close()
+		}
+		return
+	}
+	l := &link{client, server}
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		l.close()
+		return
+	}
+	p.links[l] = struct{}{}
+	p.mu.Unlock()
+
+	var wg sync.WaitGroup
+	wg.Go(func() { p.pump(server, client, &p.up) })
+	wg.Go(func() { p.pump(client, server, &p.down) })
+	wg.Wait()
+	l.close()
+	p.mu.Lock()
+	delete(p.links, l)
+	p.mu.Unlock()
+}
+
+// pump carries one direction, behaving as w says, until either end is closed.
+func (p *TCPProxy) pump(to, from net.Conn, w *way) {
+	buf := make([]byte, 16<<10)
+	for {
+		if !p.waitUnstalled(w) {
+			return
+		}
+		n, err := from.Read(buf)
+		if n > 0 {
+			now := p.look(w)
+			time.Sleep(now.delay)
+			if now.rate > 0 {
+				time.Sleep(time.Duration(n) * time.Second / time.Duration(now.rate))
+			}
+			if !p.look(w).hole {
+				if _, err := to.Write(buf[:n]); err != nil {
+					_ = from.Close()
+					return
+				}
+			}
+		}
+		if err != nil {
+			// In a hole even the end of the connection goes unnoticed.
+			for p.look(w).hole {
+				if !p.waitChange() {
+					return
+				}
+			}
+			if tcp, ok := to.(*net.TCPConn); ok && err == io.EOF {
+				_ = tcp.CloseWrite()
+			} else {
+				_ = to.Close()
+			}
+			return
+		}
+	}
+}
+
+func (p *TCPProxy) look(w *way) way {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return *w
+}
+
+// waitUnstalled reports false when the proxy was closed.
+func (p *TCPProxy) waitUnstalled(w *way) bool {
+	for p.look(w).stall {
+		if !p.waitChange() {
+			return false
+		}
+	}
+	return true
+}
+
+// waitChange waits for the next change and reports false if it was the end.
+func (p *TCPProxy) waitChange() bool {
+	p.mu.Lock()
+	changed, closed := p.changed, p.closed
+	p.mu.Unlock()
+	if closed {
+		return false
+	}
+	<-changed
+	return true
+}
