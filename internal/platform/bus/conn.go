@@ -19,7 +19,7 @@ const (
 	// unanswered: a process that stands still for 4 s loses its connections.
 	heartbeatEvery = 2 * time.Second
 	// silenceLimit ends a connection on which nothing, not even a heartbeat, came.
-	silenceLimit = 5 * time.Second
+	silenceLimit = 4500 * time.Millisecond
 	// dialLimit bounds connecting and, again, introducing ourselves.
 	dialLimit = 2 * time.Second
 	// writeLimit bounds one write; a healthy nsqd always reads.

@@ -112,6 +112,7 @@ func (l *consumerLink) consume(ctx context.Context, c *conn, inFlight int) error
 	}
 	err := context.Cause(life)
 	if errors.Is(err, errClosed) {
+		loops.Wait()
 		worker.Wait()
 		_ = l.finish(c, done)
 	}

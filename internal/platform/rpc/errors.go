@@ -113,7 +113,7 @@ func fromStatus(ctx context.Context, err error) error {
 		err = fmt.Errorf("%w: %w", ctx.Err(), err)
 	}
 	switch st.Code() {
-	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.ResourceExhausted:
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
 		return im.E(im.KindUnavailable, reasonUnavailable, err)
 	default:
 		return im.E(im.KindInternal, reasonInternal, err)
