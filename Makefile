@@ -1,12 +1,70 @@
 # Targets with a ## comment are listed by `make help`. CI calls the same targets.
-GO  ?= go
-BUF ?= $(GO) tool -modfile=tools/buf/go.mod buf
+GO   ?= go
+BUF  ?= $(GO) tool -modfile=tools/buf/go.mod buf
+LINT ?= $(GO) tool -modfile=tools/lint/go.mod golangci-lint
+
+# PORT is the public port of the local cluster, the first of a hundred it uses.
+PORT     ?= 8000
+# How many of each service; e.g. make up GATEWAYS=3
+GATEWAYS ?= 2
+LOGICS   ?= 2
+CLUSTER   = .local/bin/cluster
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z0-9-]*:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9][a-z0-9-]*:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- the whole system on this machine; state in .local/, see docs and local logs
+
+# Always asked, never stale: go build decides itself what is up to date.
+.PHONY: cluster-bin
+cluster-bin:
+	@command -v $(GO) >/dev/null || { echo "Go is missing: install it from https://go.dev/dl/"; exit 1; }
+	@mkdir -p .local/bin
+	@test -x $(CLUSTER) || echo "building the launcher (the first time fetches modules)"
+	@$(GO) build -o $(CLUSTER) ./cmd/cluster
+
+.PHONY: up
+up: cluster-bin ## build and start everything, then prove it with one message
+	@$(CLUSTER) up -port $(PORT) -gateways $(GATEWAYS) -logics $(LOGICS)
+
+.PHONY: down
+down: cluster-bin ## stop everything; data stays
+	@$(CLUSTER) down
+
+.PHONY: ps
+ps: cluster-bin ## what runs, and whether it is ready
+	@$(CLUSTER) ps
+
+.PHONY: logs
+logs: cluster-bin ## the ends of the logs; make logs NAME=gateway-1 FOLLOW=1
+	@$(CLUSTER) logs $(if $(FOLLOW),-f) $(NAME)
+
+.PHONY: restart
+restart: cluster-bin ## build, then restart the services one after another; NAME= selects
+	@$(CLUSTER) restart $(NAME)
+
+.PHONY: demo
+demo: cluster-bin ## send one message across two gateways
+	@$(CLUSTER) demo
+
+.PHONY: clean
+clean: cluster-bin ## delete the local cluster's data, logs and secrets
+	@$(CLUSTER) clean
+
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+
+.PHONY: up-docker
+up-docker: ## the same system in containers; needs a Docker engine that can pull images
+	$(COMPOSE) -f deploy/docker-compose.yaml up -d --build
+
+.PHONY: down-docker
+down-docker: ## stop the containers; data stays
+	$(COMPOSE) -f deploy/docker-compose.yaml down
+
+# --- code
 
 .PHONY: build
 build: ## build every command into bin/
@@ -17,3 +75,32 @@ build: ## build every command into bin/
 gen: ## regenerate api/proto from the .proto files
 	$(BUF) lint
 	$(BUF) generate
+
+.PHONY: fmt
+fmt: ## format the sources
+	gofmt -w $$(git ls-files '*.go' ':!*.pb.go')
+
+.PHONY: vet
+vet: ## what the compiler's own checkers say
+	$(GO) vet ./...
+	$(GO) -C deploy/local vet ./...
+
+.PHONY: lint
+lint: vet ## gofmt, vet, staticcheck, golangci-lint
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "not formatted: $$unformatted (make fmt)"; exit 1; }
+	$(GO) tool staticcheck ./...
+	$(LINT) run ./...
+
+# --- tests. They start the servers they need; nothing has to be running, and a
+# server that cannot be had is a failure, not a skip.
+
+TESTFLAGS ?= -race -shuffle=on -timeout 20m
+
+.PHONY: test
+test: ## every test, end-to-end tests included
+	IM_REQUIRE_DEPS=1 IM_E2E=1 $(GO) test $(TESTFLAGS) ./...
+	$(GO) -C deploy/local vet ./...
+
+.PHONY: test-short
+test-short: ## every test but the end-to-end and fault tests
+	$(GO) test -short $(TESTFLAGS) $$($(GO) list ./... | grep -v /internal/e2e)
