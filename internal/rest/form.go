@@ -125,7 +125,7 @@ func parseMultipart(src io.Reader, boundary string) (*form, error) {
 	parts := multipart.NewReader(src, boundary)
 	for {
 		part, err := parts.NextPart()
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { //nolint:errorlint // wrapped, it means that the closing boundary is missing
 			return f, nil
 		}
 		if err != nil {

@@ -18,7 +18,7 @@ func (c *call) friendBody(f *friendv1.Friend, who people) wire.FriendBody {
 	out := wire.FriendBody{
 		ID: f.GetId(), Owner: im.UserID(f.GetUserId()), Friend: id,
 		CreatedAt: c.time(f.GetCreatedAtMs()), UpdatedAt: c.time(f.GetUpdatedAtMs()),
-		Note: f.GetNote(), Status: flag(f.GetPinned()), UID: id.UID(), Users: who.user(id),
+		Note: f.GetNote(), Status: bit(f.GetPinned()), UID: id.UID(), Users: who.user(id),
 	}
 	if f.GetPinned() {
 		out.TopTime = c.time(f.GetPinnedAtMs())

@@ -23,8 +23,8 @@ func (a *api) groupBody(g *logicv1.GroupInfo) wire.GroupBody {
 	}
 	return wire.GroupBody{
 		ID: g.GetId(), Owner: im.UserID(g.GetOwnerId()), Name: g.GetName(), CreatedAt: a.time(g.GetCreatedAtMs()),
-		Info: g.GetInfo(), Avatar: a.absolute(g.GetAvatar()), IsPwd: flag(g.GetHasPassword()), Hot: g.GetHot(),
-		Theme: g.GetTheme(), Announcement: g.GetAnnouncement(), MutedAll: flag(g.GetMutedAll()), Members: g.GetMemberCount(),
+		Info: g.GetInfo(), Avatar: a.absolute(g.GetAvatar()), IsPwd: bit(g.GetHasPassword()), Hot: g.GetHot(),
+		Theme: g.GetTheme(), Announcement: g.GetAnnouncement(), MutedAll: bit(g.GetMutedAll()), Members: g.GetMemberCount(),
 	}
 }
 

@@ -76,7 +76,7 @@ func (c *call) privateRow(m *pushv1.Message, page *logicv1.HistoryResponse, who 
 	id := im.MessageID(m.GetId())
 	return wire.PrivateRow{
 		ID: id, Text: m.GetText(), CreatedAt: c.time(m.GetSentAtMs()), From: im.UserID(m.GetSenderId()), To: m.GetToId(),
-		IsRead: flag(m.GetSeq() <= readUpTo), Type: m.GetType(), Status: max(m.GetStatus(), 1), Data: wire.Data(m.GetDataJson()),
+		IsRead: bit(m.GetSeq() <= readUpTo), Type: m.GetType(), Status: max(m.GetStatus(), 1), Data: wire.Data(m.GetDataJson()),
 		Users: who.card(im.UserID(m.GetSenderId())), ChannelType: im.Private, MsgID: id,
 		ClientMsgID: im.ClientMsgID(m.GetClientMsgId()), Seq: im.Seq(m.GetSeq()),
 	}

@@ -149,7 +149,7 @@ func (p people) user(id im.UserID) wire.UserBody {
 	}
 	return wire.UserBody{
 		ID: id, Name: u.GetName(), Email: u.GetEmail(), Avatar: p.avatar(u.GetAvatar(), id),
-		Status: flag(p.online[id]), Bio: u.GetBio(), Sex: u.GetSex(), ClientType: u.GetClientType(),
+		Status: bit(p.online[id]), Bio: u.GetBio(), Sex: u.GetSex(), ClientType: u.GetClientType(),
 		Age: u.GetAge(), LastLoginTime: p.time(u.GetLastLoginAtMs()), UID: id.UID(),
 	}
 }
@@ -192,7 +192,7 @@ func (c *call) exists(id im.UserID) (*authv1.User, error) {
 	return users[id], nil
 }
 
-func flag(b bool) int {
+func bit(b bool) int {
 	if b {
 		return 1
 	}

@@ -107,7 +107,7 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 		entry, _ = catalog.Lookup(reason)
 	}
 	code := entry.REST
-	if c, ok := errors.AsType[*coded](err); ok && code != http.StatusUnauthorized {
+	if c, ok := errors.AsType[*coded](err); ok {
 		code = c.code
 	}
 	if rec := recordOf(r); rec != nil {

@@ -14,7 +14,7 @@ const maxNote = 255
 func (c *call) sessionBody(s *logicv1.Session, who people) wire.SessionBody {
 	out := wire.SessionBody{
 		ID: s.GetId(), Owner: im.UserID(s.GetOwnerId()), CreatedAt: c.time(s.GetCreatedAtMs()),
-		TopStatus: flag(s.GetPinned()), Note: s.GetNote(), ChannelType: s.GetKind(), Status: flag(s.GetHidden()),
+		TopStatus: bit(s.GetPinned()), Note: s.GetNote(), ChannelType: s.GetKind(), Status: bit(s.GetHidden()),
 		Unread: s.GetUnread(), LastSeq: im.Seq(s.GetLastSeq()), ReadSeq: im.Seq(s.GetReadSeq()), Convers: s.GetConversationId(),
 	}
 	if s.GetPinned() {

@@ -61,7 +61,7 @@ func (c *call) storeFile(b *body) (upload.File, error) {
 	parts := multipart.NewReader(src, params["boundary"])
 	for {
 		part, err := parts.NextRawPart()
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { //nolint:errorlint // wrapped, it means that the closing boundary is missing
 			return upload.File{}, refuse("file_missing")
 		}
 		if err != nil {
@@ -92,6 +92,8 @@ func (c *call) store(part *multipart.Part) (upload.File, error) {
 		return upload.File{}, refuse("file_too_large")
 	case errors.Is(err, upload.ErrEmpty):
 		return upload.File{}, refuse("file_empty")
+	case errors.Is(err, upload.ErrCut):
+		return upload.File{}, malformed(err)
 	case err != nil:
 		return upload.File{}, im.E(im.KindUnavailable, "service_unavailable", err)
 	}

@@ -30,7 +30,7 @@ func safeName(name string, kind *mimetype.MIME) string {
 		}
 		return r
 	}, name)
-	name = strings.Trim(name, " .")
+	name = strings.TrimRight(strings.TrimLeft(name, " "), " .")
 	ext := strings.ToLower(path.Ext(name))
 	stem := strings.Trim(strings.TrimSuffix(name, name[len(name)-len(path.Ext(name)):]), " .")
 	if len(ext) < 2 || len(ext) > maxExtension || strings.ContainsFunc(ext[1:], notAlphanumeric) {

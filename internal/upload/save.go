@@ -22,6 +22,7 @@ var (
 	ErrTooLarge = errors.New("upload: file too large")
 	ErrEmpty    = errors.New("upload: empty file")
 	ErrNotFound = errors.New("upload: no such file")
+	ErrCut      = errors.New("upload: the file was not received whole")
 )
 
 // sniffLen is how much of a file decides what it is.
@@ -46,12 +47,13 @@ func Path(f File) string { return "/files/" + f.Key + "/" + url.PathEscape(f.Nam
 
 // Save stores what src holds, at most limit bytes, under a new key. When it
 // fails, or ctx ends before it returns, nothing is left behind. An error of src
-// is returned as it is, wrapped.
+// is an ErrCut.
 func (s *Store) Save(ctx context.Context, name string, src io.Reader, limit int64) (File, error) {
-	head, err := io.ReadAll(io.LimitReader(src, sniffLen))
+	in := &source{Reader: src}
+	head, err := io.ReadAll(io.LimitReader(in, sniffLen))
 	switch {
 	case err != nil:
-		return File{}, fmt.Errorf("upload: read: %w", err)
+		return File{}, fmt.Errorf("%w: %w", ErrCut, err)
 	case len(head) == 0:
 		return File{}, ErrEmpty
 	case int64(len(head)) > limit:
@@ -73,7 +75,7 @@ func (s *Store) Save(ctx context.Context, name string, src io.Reader, limit int6
 		return File{}, fmt.Errorf("upload: write: %w", err)
 	}
 	sum := sha256.New()
-	whole := io.MultiReader(bytes.NewReader(head), src)
+	whole := io.MultiReader(bytes.NewReader(head), in)
 	f.Size, err = io.Copy(io.MultiWriter(w, sum), io.LimitReader(whole, limit+1))
 	if err == nil && f.Size > limit {
 		err = ErrTooLarge
@@ -81,6 +83,9 @@ func (s *Store) Save(ctx context.Context, name string, src io.Reader, limit int6
 	if err != nil {
 		cancel()
 		_ = w.Close() // reports the cancellation
+		if in.err != nil {
+			err = fmt.Errorf("%w: %w", ErrCut, in.err)
+		}
 		return File{}, fmt.Errorf("upload: copy: %w", err)
 	}
 	if err := w.Close(); err != nil {
@@ -88,6 +93,21 @@ func (s *Store) Save(ctx context.Context, name string, src io.Reader, limit int6
 	}
 	sum.Sum(f.Sum[:0])
 	return f, nil
+}
+
+// source remembers how reading failed, to tell that from failing to write.
+type source struct {
+	io.Reader
+
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
 }
 
 // Delete removes a file; one that is not there is a success.

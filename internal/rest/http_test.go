@@ -1,0 +1,232 @@
+package rest
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	authv1 "im-services/api/proto/auth/v1"
+	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/im"
+)
+
+func TestToken_WhereItIsFound(t *testing.T) {
+	e := newEdge(t)
+	tests := []struct {
+		name, query, header string
+		status              int
+	}{
+		{"header", "", "Bearer alice", 200},
+		{"header without prefix", "", "alice", 200},
+		{"header, prefix in lower case", "", "bearer alice", 200},
+		{"query", "?token=alice", "", 200},
+		{"query with prefix", "?token=Bearer+alice", "", 200},
+		{"query decides alone", "?token=bad", "Bearer alice", 401},
+		{"good query, bad header", "?token=alice", "Bearer null", 200},
+		{"empty query falls back", "?token=", "Bearer alice", 200},
+		{"none", "", "", 401},
+		{"client before login", "", "Bearer null", 401},
+		{"only the prefix", "", "Bearer ", 401},
+		{"malformed query beside it", "?%zz&token=alice", "", 200},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := httptest.NewRequest(http.MethodGet, "/api/user/35"+tt.query, nil)
+			if tt.header != "" {
+				r.Header.Set("Authorization", tt.header)
+			}
+			got := e.send(r)
+			require.Equal(t, tt.status, got.status, got.Body.String())
+			require.Equal(t, tt.status, got.code)
+			require.Equal(t, "*", got.Header().Get("Access-Control-Allow-Origin"))
+			if tt.status == 401 {
+				require.JSONEq(t, "{}", got.data)
+			}
+		})
+	}
+}
+
+// A gateway that has not got its keys yet must not log people out.
+func TestToken_KeysAway_IsNot401(t *testing.T) {
+	e := newEdge(t)
+	e.refused(e.do(http.MethodGet, "/api/sessions", nil, "Authorization", "keys-away"), 500)
+}
+
+func TestLogin_IgnoresAuthorization(t *testing.T) {
+	e := newEdge(t)
+	e.on("AuthService/Login", &authv1.LoginResponse{Login: &authv1.LoggedIn{User: e.users[34], AccessToken: "t", ExpiresAt: 5, TtlSeconds: 4, RefreshToken: "r"}}, nil)
+	r := e.ok(e.do(http.MethodPost, "/api/auth/login", strings.NewReader("email=alice@example.com&password=secret"),
+		"Authorization", "Bearer null", "Content-Type", "application/x-www-form-urlencoded"))
+	require.JSONEq(t, `{"id":34,"uid":"`+im.UserID(34).UID()+`","name":"alice","email":"alice@example.com",
+		"avatar":"https://im.example/avatars/34.png","token":"t","expire_time":5,"ttl":4,"refresh_token":"r"}`, r.data)
+	require.Equal(t, "secret", last[*authv1.LoginRequest](t, e.backend, "AuthService/Login").GetPassword())
+}
+
+// D1: application errors are HTTP 200, login failures all have code 500.
+func TestLogin_Failures(t *testing.T) {
+	e := newEdge(t)
+	e.refused(e.form(http.MethodPost, "/api/auth/login"), 500)
+	e.refused(e.form(http.MethodPost, "/api/auth/login", "email", "a@b.cn"), 500)
+	e.refused(e.do(http.MethodPost, "/api/auth/login", strings.NewReader("{"), "Content-Type", "application/json"), 500)
+	e.on("AuthService/Login", nil, im.E(im.KindUnauthorized, "unauthorized", nil))
+	e.refused(e.form(http.MethodPost, "/api/auth/login", "email", "a@b.cn", "password", "x"), 500)
+	e.on("AuthService/Login", nil, im.E(im.KindInvalid, "email_invalid", nil))
+	e.refused(e.form(http.MethodPost, "/api/auth/login", "email", "a@b.cn", "password", "x"), 500)
+	e.on("AuthService/Login", nil, &im.Error{Kind: im.KindExhausted, Reason: "uploads_busy", RetryAfter: 1500e6})
+	r := e.form(http.MethodPost, "/api/auth/login", "email", "a@b.cn", "password", "x")
+	e.refused(r, 1000)
+	require.Equal(t, "2", r.Header().Get("Retry-After"))
+}
+
+func TestErrors_Language(t *testing.T) {
+	e := newEdge(t)
+	require.Regexp(t, `\p{Han}`, e.get("/api/user/99").message)
+	en := e.do(http.MethodGet, "/api/user/99", nil, "Accept-Language", "en-US")
+	require.NotRegexp(t, `\p{Han}`, en.message)
+	e.refused(en, 1000)
+}
+
+func TestErrors_NothingInternalGetsOut(t *testing.T) {
+	var log bytes.Buffer
+	e := newEdge(t, func(d *Deps) { d.Log = slog.New(slog.NewJSONHandler(&log, nil)) })
+	e.on("ConversationService/ListSessions", nil, errors.New("SELECT secret FROM x"))
+	r := e.get("/api/sessions")
+	e.refused(r, 500)
+	require.NotContains(t, r.Body.String(), "SELECT")
+	require.Contains(t, log.String(), "SELECT", "the cause is in the log")
+
+	e.handle("ConversationService/ListSessions", func(proto.Message) (proto.Message, error) { panic("stack and all") })
+	r = e.get("/api/sessions")
+	e.refused(r, 500)
+	require.NotContains(t, r.Body.String(), "stack")
+	require.Equal(t, "*", r.Header().Get("Access-Control-Allow-Origin"))
+	require.Contains(t, log.String(), r.Header().Get("X-Request-Id"))
+
+	e.on("ConversationService/ListSessions", nil, im.E(im.KindForbidden, "a_reason_nobody_catalogued", nil))
+	e.refused(e.get("/api/sessions"), 500)
+}
+
+func TestUnknownRoutesAndMethods(t *testing.T) {
+	e := newEdge(t)
+	for _, auth := range []string{"", "Bearer alice"} {
+		for _, path := range []string{"/api/nothing", "/", "/api/", "/api/user/", "/api/auth/login/x", "/files/x", "/robots.txt"} {
+			r := e.do(http.MethodGet, path, nil, "Authorization", auth)
+			require.Equal(t, 404, r.status, path)
+			require.Equal(t, 404, r.code, path)
+			require.Equal(t, "*", r.Header().Get("Access-Control-Allow-Origin"))
+		}
+		for path, allow := range map[string]string{
+			"/api/auth/login": "OPTIONS, POST", "/api/groups/store": "OPTIONS, POST, DELETE", "/api/sessions/": "OPTIONS, GET, POST",
+			"/api/upload/file": "OPTIONS, POST", "/api/messages/private": "OPTIONS, POST",
+		} {
+			r := e.do(http.MethodPatch, path, nil, "Authorization", auth)
+			require.Equal(t, 405, r.status, path)
+			require.Equal(t, 405, r.code, path)
+			require.Equal(t, allow, r.Header().Get("Allow"), path)
+		}
+		r := e.do(http.MethodGet, "/api/groups/store", nil, "Authorization", auth)
+		require.Equal(t, 405, r.status)
+	}
+}
+
+func TestTrailingSlash_ServedDirectly(t *testing.T) {
+	e := newEdge(t)
+	for _, path := range []string{"/api/friends/", "/api/sessions/", "/api/messages/?to_id=0", "/api/friends/record/", "/api/user/35/"} {
+		e.ok(e.get(path))
+	}
+	e.ok(e.do(http.MethodDelete, "/api/sessions/5/", nil))
+}
+
+func TestPreflight(t *testing.T) {
+	e := newEdge(t)
+	for _, path := range []string{"/api/sessions", "/api/nothing", "/", "/files/a/b.png", "/avatars/1.png", "/im/connect"} {
+		r := e.do(http.MethodOptions, path, nil, "Authorization", "", "Origin", "http://localhost:3000",
+			"Access-Control-Request-Method", "PUT", "Access-Control-Request-Headers", "authorization")
+		require.Equal(t, http.StatusNoContent, r.status, path)
+		h := r.Header()
+		require.Equal(t, "*", h.Get("Access-Control-Allow-Origin"))
+		require.Equal(t, "POST, GET, OPTIONS, DELETE, PATCH, PUT", h.Get("Access-Control-Allow-Methods"))
+		require.Equal(t, "Content-Type, AccessToken, X-CSRF-Token, Authorization, Token, x-token", h.Get("Access-Control-Allow-Headers"))
+		require.Equal(t, "Content-Length, Content-Type", h.Get("Access-Control-Expose-Headers"))
+		require.NotEmpty(t, h.Get("Access-Control-Max-Age"))
+		require.Empty(t, h.Get("Access-Control-Allow-Credentials"))
+	}
+}
+
+func TestAccessLog_HasNoSecrets(t *testing.T) {
+	var log bytes.Buffer
+	e := newEdge(t, func(d *Deps) {
+		d.Log = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	for _, q := range []string{"?token=alice", "?%74oken=alice", "?TOKEN=alice&x", "?a;token=alice", "?token=alice&token=alice", "?token=%zzalice"} {
+		e.do(http.MethodGet, "/api/user/35"+q, nil, "Authorization", "Bearer alice")
+	}
+	e.form(http.MethodPost, "/api/auth/login", "email", "a@b.cn", "password", "alice")
+	require.NotContains(t, log.String(), "alice")
+	require.Contains(t, log.String(), `"route":"/api/user/{id}"`)
+	require.Contains(t, log.String(), `"user":34`)
+}
+
+func TestPeerIP(t *testing.T) {
+	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	tests := []struct{ remote, forwarded, want string }{
+		{"203.0.113.9:1234", "", "203.0.113.9"},
+		{"203.0.113.9:1234", "1.1.1.1", "203.0.113.9"},
+		{"10.1.1.1:1", "1.1.1.1", "1.1.1.1"},
+		{"10.1.1.1:1", "6.6.6.6, 1.1.1.1", "1.1.1.1"},
+		{"10.1.1.1:1", "6.6.6.6, 1.1.1.1, 10.2.2.2", "1.1.1.1"},
+		{"10.1.1.1:1", "not an address", "10.1.1.1"},
+		{"10.1.1.1:1", "", "10.1.1.1"},
+		{"[::1]:1", "2001:db8::7", "2001:db8::7"},
+		{"[::ffff:10.1.1.1]:1", "1.1.1.1", "1.1.1.1"},
+		{"", "1.1.1.1", ""},
+	}
+	for _, tt := range tests {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.RemoteAddr = tt.remote
+		if tt.forwarded != "" {
+			r.Header.Set("X-Forwarded-For", tt.forwarded)
+		}
+		require.Equal(t, tt.want, peerIP(r, trusted), "%+v", tt)
+	}
+}
+
+func TestHead(t *testing.T) {
+	e := newEdge(t)
+	r := e.do(http.MethodHead, "/avatars/5.png", nil)
+	require.Equal(t, 200, r.status)
+	require.Equal(t, "image/png", r.Header().Get("Content-Type"))
+}
+
+func TestNew_RefusesWhatCannotWork(t *testing.T) {
+	for name, change := range map[string]func(*Deps){
+		"public url missing":  func(d *Deps) { d.Config.PublicURL = "" },
+		"public url relative": func(d *Deps) { d.Config.PublicURL = "im.example" },
+		"public url scheme":   func(d *Deps) { d.Config.PublicURL = "javascript:alert(1)" },
+		"zone":                func(d *Deps) { d.Config.TimeZone = "Nowhere/Atlantis" },
+		"negative limit":      func(d *Deps) { d.Config.UploadLimit = -1 },
+		"no verifier":         func(d *Deps) { d.Verify = nil },
+		"no auth":             func(d *Deps) { d.Auth = nil },
+	} {
+		deps := Deps{Config: Config{PublicURL: public}, Verify: verify}
+		b := newEdge(t)
+		deps.Auth = authv1.NewAuthServiceClient(b.backend)
+		deps.Messages = logicv1.NewMessageServiceClient(b.backend)
+		change(&deps)
+		_, err := New(deps)
+		require.Error(t, err, name)
+	}
+}
+
+func TestDeadline_EndsTheWork(t *testing.T) {
+	e := newEdge(t, func(d *Deps) { d.Config.RequestTimeout = 1 })
+	e.refused(e.get("/api/sessions"), 500)
+}

@@ -1,0 +1,294 @@
+package rest
+
+import (
+	"bytes"
+	"fmt"
+	"image/color"
+	"image/png"
+	"io"
+	"io/fs"
+	"mime/multipart"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/textproto"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/im"
+)
+
+// filePart is a multipart body with one file, named as browsers name it.
+func filePart(t testing.TB, field, name string, content []byte) (*bytes.Buffer, string) {
+	t.Helper()
+	var buf bytes.Buffer
+	w := multipart.NewWriter(&buf)
+	h := textproto.MIMEHeader{}
+	h.Set("Content-Disposition", fmt.Sprintf(`form-data; name=%q; filename="%s"`, field, strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name)))
+	h.Set("Content-Type", "application/octet-stream")
+	p, err := w.CreatePart(h)
+	require.NoError(t, err)
+	_, err = p.Write(content)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	return &buf, w.FormDataContentType()
+}
+
+func (e *edge) upload(name string, content []byte) reply {
+	e.t.Helper()
+	body, ct := filePart(e.t, "file", name, content)
+	return e.do(http.MethodPost, "/api/upload/file", body, "Content-Type", ct)
+}
+
+// uploaded uploads a file and returns the path it is served under.
+func (e *edge) uploaded(name string, content []byte) string {
+	e.t.Helper()
+	r := e.ok(e.upload(name, content))
+	raw := r.data[len(`{"file_url":"`):]
+	raw = raw[:strings.IndexByte(raw, '"')]
+	require.True(e.t, strings.HasPrefix(raw, public+"/files/"), "absolute: %s", raw)
+	require.NotContains(e.t, raw, "?")
+	return strings.TrimPrefix(raw, public)
+}
+
+func files(t *testing.T, dir string) (n int) {
+	t.Helper()
+	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && !strings.HasSuffix(path, ".attrs") {
+			n++
+		}
+		return err
+	}))
+	return n
+}
+
+var (
+	wav = append([]byte("RIFF\x24\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00\x01\x00"), make([]byte, 64)...)
+	svg = []byte(`<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>`)
+)
+
+func TestUpload_ServedAsTheClientNeedsIt(t *testing.T) {
+	e := newEdge(t)
+	picture := drawAvatar(9)
+	tests := []struct {
+		name    string
+		content []byte
+		last    string // last segment of the URL
+		ctype   string
+		inline  bool
+	}{
+		{"1795390858378.png", picture, "1795390858378.png", "image/png", true},
+		{"Photo.PNG", picture, "Photo.png", "image/png", true},
+		{"voice.wav", wav, "voice.wav", "audio/wav", true},
+		{"cut.wav", []byte("no header"), "cut.wav", "audio/wav", true},
+		{"noextension", picture, "noextension.png", "image/png", true},
+		{"notes", []byte("plain text"), "notes.txt", "text/plain; charset=utf-8", false},
+		{"what", []byte{0, 1, 2, 3, 0xff}, "what.bin", "application/octet-stream", false},
+		{"a.svg", svg, "a.svg", "image/svg+xml", false},
+		{"a.html", []byte("<!DOCTYPE html><html><script>1</script>"), "a.html", "text/html; charset=utf-8", false},
+		{"lie.png", []byte("<!DOCTYPE html><html><script>1</script>"), "lie.png", "text/html; charset=utf-8", false},
+		{"../../etc/passwd.txt", []byte("x"), "passwd.txt", "text/plain; charset=utf-8", false},
+		{`C:\dir\f.txt`, []byte("x"), "f.txt", "text/plain; charset=utf-8", false},
+		{"图 片.png", picture, "%E5%9B%BE%20%E7%89%87.png", "image/png", true},
+		{"a?b#c%2f.png", picture, "a_b_c_2f.png", "image/png", true},
+		{".png", picture, "file.png", "image/png", true},
+		{"evil\u202egnp.exe", []byte("MZ"), "evilgnp.exe", "", false},
+		{strings.Repeat("x", 300) + ".txt", []byte("x"), strings.Repeat("x", 120) + ".txt", "", false},
+		{"a.attrs", []byte("x"), "a.attrs", "", false},
+		{"two.tar.gz", []byte("\x1f\x8b\x08"), "two.tar.gz", "application/gzip", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			e.t = t
+			path := e.uploaded(tt.name, tt.content)
+			require.Equal(t, tt.last, path[strings.LastIndexByte(path, '/')+1:])
+			r := e.send(httptest.NewRequest(http.MethodGet, path, nil)) // no token
+			require.Equal(t, 200, r.status)
+			require.Equal(t, tt.content, r.Body.Bytes(), "as it was sent")
+			h := r.Header()
+			if tt.ctype != "" {
+				require.Equal(t, tt.ctype, h.Get("Content-Type"))
+			}
+			require.Equal(t, "*", h.Get("Access-Control-Allow-Origin"))
+			require.Equal(t, "nosniff", h.Get("X-Content-Type-Options"))
+			require.Contains(t, h.Get("Content-Security-Policy"), "sandbox")
+			require.Equal(t, tt.inline, h.Get("Content-Disposition") == "", h.Get("Content-Disposition"))
+		})
+	}
+	for _, c := range e.calls("ConversationService/RegisterUpload") {
+		reg, _ := c.(*logicv1.RegisterUploadRequest)
+		require.Equal(t, int64(34), reg.GetUserId())
+		require.Len(t, reg.GetSha256(), 32)
+		require.Len(t, reg.GetKey(), 32)
+	}
+}
+
+func TestUpload_SameNameDoesNotOverwrite(t *testing.T) {
+	e := newEdge(t)
+	a, b := e.uploaded("x.txt", []byte("one")), e.uploaded("x.txt", []byte("two"))
+	require.NotEqual(t, a, b)
+	require.Equal(t, "one", e.get(a).Body.String())
+	require.Equal(t, "two", e.get(b).Body.String())
+}
+
+func TestUpload_Ranges(t *testing.T) {
+	e := newEdge(t)
+	path := e.uploaded("v.wav", wav)
+	r := e.do(http.MethodGet, path, nil, "Range", "bytes=8-11")
+	require.Equal(t, 206, r.status)
+	require.Equal(t, "WAVE", r.Body.String())
+	require.Equal(t, fmt.Sprintf("bytes 8-11/%d", len(wav)), r.Header().Get("Content-Range"))
+	require.Equal(t, 416, e.do(http.MethodGet, path, nil, "Range", "bytes=9999-").status)
+	require.Equal(t, 304, e.do(http.MethodGet, path, nil, "If-None-Match", r.Header().Get("ETag")).status)
+	head := e.do(http.MethodHead, path, nil)
+	require.Equal(t, fmt.Sprint(len(wav)), head.Header().Get("Content-Length"))
+	require.Empty(t, head.Body.String())
+}
+
+func TestUpload_Refusals(t *testing.T) {
+	e := newEdge(t, func(d *Deps) { d.Config.UploadLimit = 1 << 20 })
+	e.refused(e.do(http.MethodPost, "/api/upload/file", nil), 1000)
+	e.refused(e.multipart(http.MethodPost, "/api/upload/file"), 1000)
+	e.refused(e.multipart(http.MethodPost, "/api/upload/file", "file", "text, no file"), 1000)
+	e.refused(e.json(http.MethodPost, "/api/upload/file", `{"file":"x"}`), 1000)
+	e.refused(e.upload("empty.txt", nil), 1000)
+	body, ct := filePart(t, "other", "x.txt", []byte("x"))
+	e.refused(e.do(http.MethodPost, "/api/upload/file", body, "Content-Type", ct), 1000)
+	e.refused(e.upload("big.bin", make([]byte, 1<<20+1)), 1000)
+	e.refused(e.upload("bigger.bin", make([]byte, 3<<20)), 1000)
+	body, ct = filePart(t, "file", "cut.bin", make([]byte, 100<<10))
+	e.refused(e.do(http.MethodPost, "/api/upload/file", io.LimitReader(body, 50<<10), "Content-Type", ct), 1000)
+	body, ct = filePart(t, "file", "cut.bin", make([]byte, 1<<10))
+	e.refused(e.do(http.MethodPost, "/api/upload/file", io.LimitReader(body, 600), "Content-Type", ct), 1000)
+	require.Equal(t, 401, e.do(http.MethodPost, "/api/upload/file", body, "Authorization", "").status)
+
+	e.on("ConversationService/RegisterUpload", nil, im.E(im.KindUnavailable, "service_unavailable", nil))
+	e.refused(e.upload("x.txt", []byte("x")), 500)
+	require.Zero(t, files(t, e.dir), "nothing stays behind")
+
+	e.on("ConversationService/RegisterUpload", &logicv1.RegisterUploadResponse{}, nil)
+	e.ok(e.upload("limit.bin", make([]byte, 1<<20)))
+	require.Equal(t, 1, files(t, e.dir))
+}
+
+func TestUpload_Busy(t *testing.T) {
+	e := newEdge(t, func(d *Deps) { d.Config.UploadConcurrency = 1 })
+	pr, pw := io.Pipe()
+	done := make(chan int)
+	go func() {
+		r := httptest.NewRequest(http.MethodPost, "/api/upload/file", pr)
+		r.Header.Set("Authorization", "alice")
+		r.Header.Set("Content-Type", "multipart/form-data; boundary=b")
+		w := httptest.NewRecorder()
+		e.handler.ServeHTTP(w, r)
+		done <- w.Code
+	}()
+	_, err := io.WriteString(pw, "--b\r\n") // it is being read: the slot is taken
+	require.NoError(t, err)
+	r := e.upload("x.txt", []byte("x"))
+	e.refused(r, 1000)
+	require.Equal(t, "5", r.Header().Get("Retry-After"))
+	require.NoError(t, pw.Close())
+	require.Equal(t, 200, <-done)
+	e.ok(e.upload("x.txt", []byte("x")))
+}
+
+func TestFiles_UnknownAndForged(t *testing.T) {
+	e := newEdge(t)
+	e.uploaded("x.txt", []byte("x"))
+	for _, path := range []string{
+		"/files/00000000000000000000000000000000/x.txt", "/files/x/x.txt", "/files/..%2f..%2fetc/passwd", "/files/%2e%2e/passwd",
+		"/files/" + strings.Repeat("0", 31) + "%00/x", "/files/" + strings.Repeat("A", 32) + "/x",
+	} {
+		r := e.send(httptest.NewRequest(http.MethodGet, path, nil))
+		require.Equal(t, 404, r.status, path)
+		require.Equal(t, "*", r.Header().Get("Access-Control-Allow-Origin"))
+	}
+}
+
+// A client that is still sending when the answer is known gets to see it.
+func TestUpload_TooLarge_IsAnsweredWithoutAReset(t *testing.T) {
+	e := newEdge(t, func(d *Deps) { d.Config.UploadLimit = 1 << 20 })
+	srv := httptest.NewServer(e.handler)
+	t.Cleanup(srv.Close)
+	body, ct := filePart(t, "file", "big.bin", make([]byte, 20<<20))
+	req, err := http.NewRequest(http.MethodPost, srv.URL+"/api/upload/file", body)
+	require.NoError(t, err)
+	req.Header.Set("Authorization", "alice")
+	req.Header.Set("Content-Type", ct)
+	resp, err := srv.Client().Do(req)
+	require.NoError(t, err)
+	got, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, 200, resp.StatusCode)
+	require.Contains(t, string(got), `"code":1000`)
+}
+
+func TestBody_SlowSenderIsCutOff(t *testing.T) {
+	b := &body{src: slowReader{}, left: 10, ctl: http.NewResponseController(httptest.NewRecorder())}
+	_, err := b.Read(make([]byte, 4))
+	require.Equal(t, "body_too_slow", im.ReasonOf(err))
+	_, err = b.Read(make([]byte, 4))
+	require.Equal(t, "body_too_slow", im.ReasonOf(err), "and stays cut off")
+}
+
+type slowReader struct{}
+
+func (slowReader) Read([]byte) (int, error) {
+	a, b := net.Pipe()
+	defer func() { _, _ = a.Close(), b.Close() }()
+	_ = a.SetReadDeadline(time.Now())
+	return a.Read(make([]byte, 1))
+}
+
+func TestAvatar(t *testing.T) {
+	e := newEdge(t)
+	r := e.send(httptest.NewRequest(http.MethodGet, "/avatars/34.png", nil))
+	require.Equal(t, 200, r.status)
+	require.Equal(t, "image/png", r.Header().Get("Content-Type"))
+	require.Equal(t, "*", r.Header().Get("Access-Control-Allow-Origin"))
+	img, err := png.Decode(bytes.NewReader(r.Body.Bytes()))
+	require.NoError(t, err)
+	require.Equal(t, avatarSide, img.Bounds().Dx())
+	for y := range avatarSide { // mirrored
+		for x := range avatarSide {
+			require.Equal(t, img.At(x, y), img.At(avatarSide-1-x, y))
+		}
+	}
+	require.Equal(t, drawAvatar(34), drawAvatar(34), "every gateway draws the same")
+	require.Equal(t, 304, e.do(http.MethodGet, "/avatars/34.png", nil, "If-None-Match", r.Header().Get("ETag")).status)
+	for _, bad := range []string{"0.png", "x.png", "34.jpg", "34", "-1.png", "034.png", "9007199254740992.png"} {
+		require.Equal(t, 404, e.get("/avatars/"+url.PathEscape(bad)).status, bad)
+	}
+}
+
+// People must be told apart, and nobody may get a blank square.
+func TestAvatar_DifferAndShowSomething(t *testing.T) {
+	seen := map[string]bool{}
+	blank := 0
+	for id := im.UserID(1); id <= 500; id++ {
+		raw := drawAvatar(id)
+		seen[string(raw)] = true
+		img, err := png.Decode(bytes.NewReader(raw))
+		require.NoError(t, err)
+		ground := color.RGBAModel.Convert(img.At(0, 0))
+		found := false
+		for x := avatarMargin; x < avatarSide && !found; x += avatarCell {
+			for y := avatarMargin; y < avatarSide && !found; y += avatarCell {
+				found = color.RGBAModel.Convert(img.At(x, y)) != ground
+			}
+		}
+		if !found {
+			blank++
+		}
+	}
+	require.Greater(t, len(seen), 490)
+	require.Zero(t, blank)
+}
