@@ -33,7 +33,10 @@ func restart(ctx context.Context, s settings) error {
 	if _, err := cluster.Build(ctx, s.opts.Root, s.opts.BuildFlags); err != nil {
 		return err
 	}
-	say("built in %s", round(time.Since(begin)))
+	if err := s.state.Migrate(ctx); err != nil {
+		return err
+	}
+	say("built, schemas up to date, in %s", round(time.Since(begin)))
 	for _, name := range names {
 		if !slices.Contains(info.Processes, name) {
 			return fmt.Errorf("no process %q; there are %v", name, info.Processes)

@@ -152,8 +152,7 @@ func (c *Cluster) startInfra(ctx context.Context) error {
 	defer cancel()
 	g, gctx := errgroup.WithContext(ctx)
 	helper := sync.OnceValues(func() (string, error) {
-		c.say("building etcd and nsqd from their sources (once)")
-		return infra.Helper(gctx, c.opts.Root)
+		return infra.Helper(gctx, c.opts.Root, func() { c.say("building etcd and nsqd from their sources (once)") })
 	})
 	if c.opts.External.MySQLDSN != "" {
 		c.say("mysql: IM_MYSQL_DSN is given, using that server")

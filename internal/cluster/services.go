@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -58,8 +59,10 @@ func (c *Cluster) serviceEnv(s service, name string) (map[string]string, error) 
 			env["IM_GATEWAY_REUSE_PORT"] = "false"
 			env["IM_GATEWAY_OWN_LISTEN"] = ""
 		}
-		env["IM_GATEWAY_PUBLIC_URL"] = c.PublicURL()
-		env["IM_GATEWAY_UPLOAD_DIR"] = c.state.data("uploads")
+		// A stop shall take seconds here; nobody's balancer has to notice it.
+		env["IM_GATEWAY_DRAIN_WINDOW"] = "1s"
+		env["IM_REST_PUBLIC_URL"] = c.PublicURL()
+		env["IM_UPLOAD_BUCKET"] = c.state.data("uploads")
 	}
 	if c.opts.Env != nil {
 		c.opts.Env(c, name, env)
@@ -96,24 +99,78 @@ func (c *Cluster) configFile(service string) string {
 
 // migrate brings the schema of one service up to date.
 func (c *Cluster) migrate(ctx context.Context, s service) error {
-	env, err := c.serviceEnv(s, s.name+"-migrate")
+	name := s.name + "-migrate"
+	env, err := c.serviceEnv(s, name)
 	if err != nil {
 		return err
 	}
-	// Its debug listener would collide with nobody: it picks a free port.
+	// It listens nowhere; a free port harms nobody if it does.
 	env["IM_TELEMETRY_DEBUG_LISTEN"] = infra.Loopback(0)
 	env["IM_RPC_LISTEN"] = infra.Loopback(0)
+	m := migration{
+		Service: s.name, Path: filepath.Join(c.bin, s.name),
+		Args: []string{"-config", c.configFile(s.name), "-migrate"}, Dir: c.opts.Root, Env: list(env),
+	}
+	if err := c.state.writeMigration(m); err != nil {
+		return err
+	}
+	return c.state.migrate(ctx, m)
+}
+
+// migration is how a service's schema is brought up to date. It is recorded, so
+// that a restart, which is another program, can do it as well.
+type migration struct {
+	Service string   `json:"service"`
+	Path    string   `json:"path"`
+	Args    []string `json:"args"`
+	Dir     string   `json:"dir"`
+	Env     []string `json:"env"`
+}
+
+func (s State) migrationFile(service string) string { return s.path("run", service+"-migrate.json") }
+
+func (s State) writeMigration(m migration) error {
+	text, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(s.migrationFile(m.Service), text, 0o600) // it holds the database password
+}
+
+func (s State) migrate(ctx context.Context, m migration) error {
 	ctx, cancel := context.WithTimeout(ctx, migrateLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(c.bin, s.name), "-config", c.configFile(s.name), "-migrate") //nolint:gosec // our own binary
-	cmd.Dir = c.opts.Root
-	cmd.Env = append(os.Environ(), list(env)...)
+	cmd := exec.CommandContext(ctx, m.Path, m.Args...) //nolint:gosec // our own binary
+	cmd.Dir = m.Dir
+	cmd.Env = append(os.Environ(), m.Env...)
 	out, err := cmd.CombinedOutput()
-	logErr := os.WriteFile(c.state.LogFile(s.name+"-migrate"), out, 0o600)
+	logErr := os.WriteFile(s.LogFile(m.Service+"-migrate"), out, 0o600)
 	if err != nil {
-		return fmt.Errorf("%s -migrate: %w\n%s", s.name, err, out)
+		return fmt.Errorf("%s -migrate: %w\n%s", m.Service, err, out)
 	}
 	return logErr
+}
+
+// Migrate brings the schemas of a running cluster up to date with the binaries,
+// before its services are restarted.
+func (s State) Migrate(ctx context.Context) error {
+	for _, svc := range services {
+		if svc.database == "" {
+			continue
+		}
+		var m migration
+		text, err := os.ReadFile(s.migrationFile(svc.name))
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(text, &m); err != nil {
+			return err
+		}
+		if err := s.migrate(ctx, m); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // list turns an environment into NAME=value lines, in order.

@@ -137,7 +137,7 @@ var helper = sync.OnceValues(func() (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), helperLimit)
 	defer cancel()
-	return infra.Helper(ctx, root)
+	return infra.Helper(ctx, root, nil)
 })
 
 // mustHelper is helper for a test.

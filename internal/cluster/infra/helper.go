@@ -22,8 +22,9 @@ const buildTimeout = 15 * time.Minute
 
 // Helper returns the path of the binary that embeds etcd and NSQ, building it
 // from deploy/local if this version of it is not in the cache. Builds of several
-// processes wait for one another.
-func Helper(ctx context.Context, root string) (string, error) {
+// processes wait for one another. building, unless nil, is told that a build
+// begins.
+func Helper(ctx context.Context, root string, building func()) (string, error) {
 	src := filepath.Join(root, "deploy", "local")
 	sum, err := sourceHash(src)
 	if err != nil {
@@ -46,6 +47,9 @@ func Helper(ctx context.Context, root string) (string, error) {
 	defer unlock()
 	if _, err := os.Stat(bin); err == nil {
 		return bin, nil
+	}
+	if building != nil {
+		building()
 	}
 	// The same flags as for everything else, so that the compiler's cache is shared.
 	cmd := exec.CommandContext(ctx, "go", "build", "-C", src, "-o", bin+".tmp", ".") //nolint:gosec // fixed program
