@@ -71,6 +71,9 @@ type Server struct {
 	syncs    chan struct{}
 	asks     chan struct{}
 
+	gate   sync.RWMutex // held for reading while a connection is taken in
+	closed bool         // guarded by gate
+
 	ctx    context.Context //nolint:containedctx // the life of everything the server runs
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -154,6 +157,9 @@ func (s *Server) Connections() int { return int(s.hub.count.Load()) }
 // Close ends everything at once and waits for it; see Drain for the gentle way.
 func (s *Server) Close() {
 	s.draining.Store(true)
+	s.gate.Lock()
+	s.closed = true
+	s.gate.Unlock()
 	for _, c := range s.hub.all() {
 		c.kill()
 	}

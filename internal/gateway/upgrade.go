@@ -105,6 +105,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // accept takes over an upgraded socket. Nothing of net/http nor of gorilla is
 // kept: their buffers would cost more than the connection.
 func (s *Server) accept(nc net.Conn, claims *token.Claims, platform im.Platform, ip string) {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if s.closed {
+		_ = nc.Close()
+		return
+	}
 	if t, ok := nc.(interface{ SetWriteBuffer(int) error }); ok {
 		_ = t.SetWriteBuffer(s.cfg.SocketBuffer)
 	}
