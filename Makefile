@@ -54,15 +54,21 @@ demo: cluster-bin ## send one message across two gateways
 clean: cluster-bin ## delete the local cluster's data, logs and secrets
 	@$(CLUSTER) clean
 
-COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+COMPOSE    ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+DOCKER_ENV  = .local/docker.env
+RANDOM_KEY  = $$(head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n')
+
+$(DOCKER_ENV):
+	@mkdir -p .local
+	@umask 077; printf 'IM_PUSH_KEY=%s\nIM_MYSQL_PASSWORD=%s\n' "$(RANDOM_KEY)" "$(RANDOM_KEY)" > $@
 
 .PHONY: up-docker
-up-docker: ## the same system in containers; needs a Docker engine that can pull images
-	$(COMPOSE) -f deploy/docker-compose.yaml up -d --build
+up-docker: $(DOCKER_ENV) ## the same system in containers; needs a Docker engine that can pull images
+	$(COMPOSE) --env-file $(DOCKER_ENV) -f deploy/docker-compose.yaml up -d --build
 
 .PHONY: down-docker
-down-docker: ## stop the containers; data stays
-	$(COMPOSE) -f deploy/docker-compose.yaml down
+down-docker: $(DOCKER_ENV) ## stop the containers; data stays
+	$(COMPOSE) --env-file $(DOCKER_ENV) -f deploy/docker-compose.yaml down
 
 # --- code
 
