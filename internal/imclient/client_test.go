@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,8 +36,10 @@ type peer struct {
 func newServer(t *testing.T, serve func(p *peer)) *server {
 	s := &server{}
 	up := websocket.Upgrader{}
-	var wg sync.WaitGroup
+	var serving atomic.Int32
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		serving.Add(1)
+		defer serving.Add(-1)
 		if r.URL.Query().Get("token") != "secret" {
 			w.WriteHeader(http.StatusUnauthorized)
 			_, _ = w.Write([]byte(`{"code":401,"message":"no","data":{}}`))
@@ -46,8 +49,6 @@ func newServer(t *testing.T, serve func(p *peer)) *server {
 		if err != nil {
 			return
 		}
-		wg.Add(1)
-		defer wg.Done()
 		defer func() { _ = c.Close() }()
 		s.mu.Lock()
 		s.conns++
@@ -55,7 +56,12 @@ func newServer(t *testing.T, serve func(p *peer)) *server {
 		s.mu.Unlock()
 		serve(&peer{t: t, Conn: c, n: n})
 	}))
-	t.Cleanup(func() { s.CloseClientConnections(); wg.Wait(); s.Close() })
+	t.Cleanup(func() {
+		s.Close()
+		for serving.Load() > 0 { // upgraded connections end with their clients
+			time.Sleep(time.Millisecond)
+		}
+	})
 	return s
 }
 
