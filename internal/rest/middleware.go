@@ -124,6 +124,19 @@ func bothSpellings(next http.Handler) http.Handler {
 	})
 }
 
+// patience is how long a client may take to read an answer. Transfers of files
+// extend it as they go.
+func patience(work time.Duration) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ctl, now := http.NewResponseController(w), time.Now()
+			_ = ctl.SetWriteDeadline(now.Add(work + writePause)) // a test's recorder has none
+			_ = ctl.SetReadDeadline(now.Add(paceWindow))         // for a body that nobody asks for
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
 // deadline bounds the work on a request.
 func deadline(d time.Duration) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {

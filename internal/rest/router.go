@@ -13,7 +13,7 @@ import (
 // routes is the whole HTTP surface in one place.
 func (a *api) routes() (http.Handler, error) {
 	r := chi.NewRouter()
-	r.Use(a.access, crossOrigin, harden, bothSpellings, middleware.GetHead)
+	r.Use(a.access, crossOrigin, harden, patience(a.Config.RequestTimeout), bothSpellings, middleware.GetHead)
 	r.NotFound(a.notFound)
 	r.MethodNotAllowed(a.notAllowed(r))
 
