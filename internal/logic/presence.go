@@ -3,17 +3,457 @@ package logic
 import (
 	"context"
 	"log/slog"
+	"strconv"
+	"sync"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
+	pushv1 "im-services/api/proto/push/v1"
 	"im-services/internal/im"
 )
 
-// presence tells friends who comes and goes.
-type presence struct{}
+const (
+	// presencePoll is how often a replica looks for users who are due.
+	presencePoll = 100 * time.Millisecond
+	// presenceSweep is how often a replica compares the gateways it knows with
+	// those that live. With the lease of 5 s it bounds what a dead gateway's
+	// users look like to their friends.
+	presenceSweep = 500 * time.Millisecond
+	// presenceLease is how long a claimed user belongs to the replica that
+	// claimed him; if it dies, another one goes on after that.
+	presenceLease = 5 * time.Second
+	// presencePage bounds the users of one claim.
+	presencePage = 200
+	// presencePause is how long a replica waits after Redis or the bus failed it.
+	presencePause = time.Second
+	// presenceKeep is how long the last state of a user who is away is kept.
+	presenceKeep = 24 * time.Hour
+	// maxHeard bounds the users waiting in memory for Redis to come back.
+	maxHeard = 1 << 17
+)
 
-func newPresence(*routes, *store, *publisher, Gateways, time.Duration, *slog.Logger) *presence {
-	return &presence{}
+// dueKey is the queue of users to look at, by time, shared by all replicas.
+const dueKey = "presence:due"
+
+// presenceKey holds what was last told of a user: v version, s state, d "1" once
+// it is told. It shares the hash tag of his routes.
+func presenceKey(u im.UserID) string { return "presence:{" + strconv.FormatInt(int64(u), 10) + "}" }
+
+// presence tells online friends who came and who went.
+//
+// It is level-triggered: an event only says "look at this user". The look itself
+// compares, in one atomic step in Redis, whether he has a live route with what
+// was last told, so events may be repeated, merged or out of order. The queue of
+// users to look at is in Redis: a replica that dies in between loses nothing, and
+// a user who comes back within the debounce time was never away.
+//
+// Versions only rise, even when Redis loses its contents: they start from its
+// clock. The state is announced at most once per version; gateways drop older ones.
+type presence struct {
+	routes   *routes
+	store    *store
+	pub      *publisher
+	gateways Gateways
+	debounce time.Duration
+	log      *slog.Logger
+	wake     chan struct{}
+
+	mu    sync.Mutex                  // guards the following fields
+	heard map[im.UserID]time.Duration // users to look at, and how long from now
+	dead  map[im.GatewayID]struct{}   // gateways that lived once and do not now
+	quiet time.Time                   // do nothing before: Redis or the bus failed
 }
-func (*presence) connected(im.UserID)     {}
-func (*presence) disconnected(im.UserID)  {}
-func (*presence) run(ctx context.Context) { <-ctx.Done() }
+
+func newPresence(rt *routes, st *store, pub *publisher, gw Gateways, debounce time.Duration, log *slog.Logger) *presence {
+	return &presence{
+		routes: rt, store: st, pub: pub, gateways: gw, debounce: debounce, log: log,
+		wake: make(chan struct{}, 1), heard: map[im.UserID]time.Duration{}, dead: map[im.GatewayID]struct{}{},
+	}
+}
+
+// connected notes that a user has a new route. It does not block.
+func (p *presence) connected(u im.UserID) { p.hear(u, 0) }
+
+// disconnected notes that a route of the user went. It does not block. He is
+// told to be away if he still is after the debounce time.
+func (p *presence) disconnected(u im.UserID) { p.hear(u, p.debounce) }
+
+func (p *presence) hear(u im.UserID, delay time.Duration) {
+	p.mu.Lock()
+	if _, waits := p.heard[u]; waits || len(p.heard) < maxHeard {
+		p.heard[u] = delay
+	}
+	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run looks at users until ctx ends, then leaves what it has heard to the
+// other replicas.
+func (p *presence) run(ctx context.Context) {
+	poll, sweep := time.NewTicker(presencePoll), time.NewTicker(presenceSweep)
+	defer poll.Stop()
+	defer sweep.Stop()
+	p.attempt(ctx, p.watchGateways)
+	for {
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			_ = p.flush(last)
+			return
+		case <-sweep.C:
+			p.attempt(ctx, p.watchGateways)
+		case <-p.wake:
+		case <-poll.C:
+		}
+		p.attempt(ctx, p.flush)
+		p.attempt(ctx, p.settleDue)
+	}
+}
+
+// attempt runs one step unless the last failure was just now.
+func (p *presence) attempt(ctx context.Context, step func(context.Context) error) {
+	p.mu.Lock()
+	quiet := time.Now().Before(p.quiet)
+	p.mu.Unlock()
+	if quiet || ctx.Err() != nil {
+		return
+	}
+	if err := step(ctx); err != nil && ctx.Err() == nil {
+		p.log.WarnContext(ctx, "presence waits", "err", err)
+		p.mu.Lock()
+		p.quiet = time.Now().Add(presencePause)
+		p.mu.Unlock()
+	}
+}
+
+// dueScript puts users into the queue. KEYS: queue. ARGV: delay in ms, users.
+var dueScript = redis.NewScript(`
+local t = redis.call('TIME')
+local at = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000) + tonumber(ARGV[1])
+for i = 2, #ARGV do redis.call('ZADD', KEYS[1], string.format('%.0f', at), ARGV[i]) end
+return #ARGV - 1
+`)
+
+// enqueue makes users due after a delay; the newest call for a user counts.
+func (p *presence) enqueue(ctx context.Context, delay time.Duration, users []im.UserID) error {
+	for len(users) > 0 {
+		n := min(len(users), presencePage)
+		args := append([]any{delay.Milliseconds()}, anys(users[:n])...)
+		if err := away(dueScript.Run(ctx, p.routes.rdb, []string{dueKey}, args...).Err()); err != nil {
+			return err
+		}
+		users = users[n:]
+	}
+	return nil
+}
+
+// flush moves what was heard into the queue.
+func (p *presence) flush(ctx context.Context) error {
+	p.mu.Lock()
+	heard := p.heard
+	p.heard = map[im.UserID]time.Duration{}
+	p.mu.Unlock()
+	if len(heard) == 0 {
+		return nil
+	}
+	var now, later []im.UserID
+	for u, delay := range heard {
+		if delay == 0 {
+			now = append(now, u)
+		} else {
+			later = append(later, u)
+		}
+	}
+	err := p.enqueue(ctx, 0, now)
+	if err == nil {
+		err = p.wasHere(ctx, later)
+	}
+	if err == nil {
+		err = p.enqueue(ctx, p.debounce, later)
+	}
+	if err != nil { // hear it again, unless there is newer news
+		p.mu.Lock()
+		for u, delay := range heard {
+			if _, newer := p.heard[u]; !newer {
+				p.heard[u] = delay
+			}
+		}
+		p.mu.Unlock()
+	}
+	return err
+}
+
+// wasHere notes that users were here, where Redis has forgotten it: otherwise
+// their going would look like no change.
+func (p *presence) wasHere(ctx context.Context, users []im.UserID) error {
+	if len(users) == 0 {
+		return nil
+	}
+	pipe := p.routes.rdb.Pipeline()
+	for _, u := range users {
+		pipe.HSetNX(ctx, presenceKey(u), "s", "1")
+	}
+	_, err := pipe.Exec(ctx)
+	return away(err)
+}
+
+// claimScript takes due users and puts them back a lease later, in case that
+// this replica does not get through. The half keeps a claim's score apart from
+// that of any new event. KEYS: queue. ARGV: most, lease in ms.
+var claimScript = redis.NewScript(`
+local t = redis.call('TIME')
+local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.1f', now), 'LIMIT', 0, tonumber(ARGV[1]))
+local score = string.format('%.1f', now + tonumber(ARGV[2]) + 0.5)
+for i = 1, #due do redis.call('ZADD', KEYS[1], score, due[i]) end
+table.insert(due, 1, score)
+return due
+`)
+
+// releaseScript removes users whom nothing new was heard of since the claim.
+// KEYS: queue. ARGV: the claim's score, users.
+var releaseScript = redis.NewScript(`
+for i = 2, #ARGV do
+  local s = redis.call('ZSCORE', KEYS[1], ARGV[i])
+  if s and tonumber(s) == tonumber(ARGV[1]) then redis.call('ZREM', KEYS[1], ARGV[i]) end
+end
+return 1
+`)
+
+// settleDue looks at the users who are due.
+func (p *presence) settleDue(ctx context.Context) error {
+	if len(p.gateways.Live()) == 0 {
+		return nil // discovery knows nothing yet: everybody would look away
+	}
+	for ctx.Err() == nil {
+		claimed, err := claimScript.Run(ctx, p.routes.rdb, []string{dueKey}, presencePage, presenceLease.Milliseconds()).StringSlice()
+		if away(err) != nil {
+			return away(err)
+		}
+		if len(claimed) < 2 {
+			return nil
+		}
+		users := make([]im.UserID, 0, len(claimed)-1)
+		release := []any{claimed[0]}
+		for _, c := range claimed[1:] {
+			release = append(release, c)
+			if id, err := strconv.ParseInt(c, 10, 64); err == nil {
+				users = append(users, im.UserID(id))
+			}
+		}
+		if err := p.settle(ctx, users); err != nil {
+			return err // they are due again when the claim's lease ends
+		}
+		if err := away(releaseScript.Run(ctx, p.routes.rdb, []string{dueKey}, release...).Err()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lookScript compares where a user is with what was told last. It returns the
+// state, and a new version if that is to be told or 0 if it is known.
+//
+// KEYS: routes, presence. ARGV: how long (ms) a route counts whose gateway is
+// not known, how long (ms) to keep the state of one who is away, number of live
+// gateways, those, then dead gateways.
+var lookScript = redis.NewScript(`
+local t = redis.call('TIME')
+local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+local young = tonumber(ARGV[1])
+local n = tonumber(ARGV[3])
+local life = {}
+for i = 4, #ARGV do
+  if i <= n + 3 then life[ARGV[i]] = 1 else life[ARGV[i]] = 0 end
+end
+local state = '0'
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  local g = string.match(all[i], '^(.+)/%d+$')
+  local since = tonumber(string.match(all[i+1], ':(%d+)$') or '')
+  if g and since then
+    local age = now - since
+    if life[g] == 1 or (life[g] == nil and age < young and age > -young) then
+      state = '1'
+      break
+    end
+  end
+end
+local told = redis.call('HMGET', KEYS[2], 'v', 's', 'd')
+if told[2] == state and told[3] == '1' then return {tonumber(state), 0} end
+if not told[2] and state == '0' then return {0, 0} end
+local v = math.max(now, (tonumber(told[1] or '') or 0) + 1)
+redis.call('HSET', KEYS[2], 'v', string.format('%.0f', v), 's', state, 'd', '0')
+if state == '1' then redis.call('PERSIST', KEYS[2]) else redis.call('PEXPIRE', KEYS[2], ARGV[2]) end
+return {tonumber(state), v}
+`)
+
+// toldScript notes that a version is told. KEYS: presence. ARGV: version.
+var toldScript = redis.NewScript(`
+if redis.call('HGET', KEYS[1], 'v') == ARGV[1] then redis.call('HSET', KEYS[1], 'd', '1') end
+return 1
+`)
+
+// news is a change to tell of.
+type news struct {
+	user    im.UserID
+	online  bool
+	version int64
+}
+
+// settle looks at users and tells the friends of those who changed.
+func (p *presence) settle(ctx context.Context, users []im.UserID) error {
+	changed, err := p.look(ctx, users)
+	if err != nil || len(changed) == 0 {
+		return err
+	}
+	ids := make([]im.UserID, len(changed))
+	for i, c := range changed {
+		ids[i] = c.user
+	}
+	friends, err := p.store.friendsOf(ctx, ids)
+	if err != nil {
+		return err
+	}
+	var events []*pushv1.Event
+	for _, c := range changed {
+		if f := friends[c.user]; len(f) > 0 {
+			events = append(events, &pushv1.Event{UserIds: f, Body: &pushv1.Event_Presence{Presence: &pushv1.PresenceEvent{
+				UserId: int64(c.user), Online: c.online, Version: c.version,
+			}}})
+		}
+	}
+	if _, err := p.pub.publishEvents(ctx, events); err != nil {
+		return err
+	}
+	return p.script(ctx, toldScript, len(changed), func(i int) ([]string, []any) {
+		return []string{presenceKey(changed[i].user)}, []any{changed[i].version}
+	}, nil)
+}
+
+// look runs the comparison for many users in one round trip.
+func (p *presence) look(ctx context.Context, users []im.UserID) ([]news, error) {
+	live := p.gateways.Live()
+	args := []any{youngRoute.Milliseconds(), presenceKeep.Milliseconds(), len(live)}
+	for _, g := range live {
+		args = append(args, string(g))
+	}
+	p.mu.Lock()
+	for g := range p.dead {
+		args = append(args, string(g))
+	}
+	p.mu.Unlock()
+	var changed []news
+	err := p.script(ctx, lookScript, len(users), func(i int) ([]string, []any) {
+		return []string{routeKey(users[i]), presenceKey(users[i])}, args
+	}, func(i int, answer []int64) {
+		if len(answer) == 2 && answer[1] > 0 {
+			changed = append(changed, news{user: users[i], online: answer[0] == 1, version: answer[1]})
+		}
+	})
+	return changed, err
+}
+
+// script runs a script n times in one round trip. Running it again must be harmless.
+func (p *presence) script(ctx context.Context, s *redis.Script, n int, call func(int) ([]string, []any), answer func(int, []int64)) error {
+	for attempt := 0; ; attempt++ {
+		pipe := p.routes.rdb.Pipeline()
+		cmds := make([]*redis.Cmd, n)
+		for i := range n {
+			keys, args := call(i)
+			cmds[i] = s.EvalSha(ctx, pipe, keys, args...)
+		}
+		_, err := pipe.Exec(ctx)
+		if err != nil && attempt == 0 && redis.HasErrorPrefix(err, "NOSCRIPT") {
+			if err := s.Load(ctx, p.routes.rdb).Err(); err != nil {
+				return away(err)
+			}
+			continue
+		}
+		if away(err) != nil {
+			return away(err)
+		}
+		for i, c := range cmds {
+			if answer != nil {
+				v, err := c.Int64Slice()
+				if err != nil {
+					return away(err)
+				}
+				answer(i, v)
+			}
+		}
+		return nil
+	}
+}
+
+// alive judges, for questions, whether a route still is one.
+func (p *presence) alive(rt route, nowMS int64) bool {
+	if p.gateways.IsLive(rt.gateway) {
+		return true
+	}
+	p.mu.Lock()
+	_, dead := p.dead[rt.gateway]
+	p.mu.Unlock()
+	age := nowMS - rt.sinceMS
+	return !dead && age < youngRoute.Milliseconds() && age > -youngRoute.Milliseconds()
+}
+
+// status answers who is online, and the version of what was last told of each.
+func (p *presence) status(ctx context.Context, users []im.UserID) (map[im.UserID]news, error) {
+	out := make(map[im.UserID]news, len(users))
+	if len(users) == 0 {
+		return out, nil
+	}
+	pipe := p.routes.rdb.Pipeline()
+	hashes := make([]*redis.MapStringStringCmd, len(users))
+	versions := make([]*redis.StringCmd, len(users))
+	for i, u := range users {
+		hashes[i] = pipe.HGetAll(ctx, routeKey(u))
+		versions[i] = pipe.HGet(ctx, presenceKey(u), "v")
+	}
+	if _, err := pipe.Exec(ctx); away(err) != nil {
+		return nil, away(err)
+	}
+	now := time.Now().UnixMilli()
+	for i, u := range users {
+		n := news{user: u}
+		n.version, _ = strconv.ParseInt(versions[i].Val(), 10, 64)
+		for f, v := range hashes[i].Val() {
+			if rt, ok := parseRoute(f, v); ok && p.alive(rt, now) {
+				n.online = true
+			}
+		}
+		out[u] = n
+	}
+	return out, nil
+}
+
+// friendsOf returns with whom each of the users has an open private
+// conversation, the bot aside.
+func (s *store) friendsOf(ctx context.Context, users []im.UserID) (map[im.UserID][]int64, error) {
+	out := make(map[im.UserID][]int64, len(users))
+	rows, err := s.db.QueryContext(ctx, `SELECT m.user_id, IF(c.user_lo = m.user_id, c.user_hi, c.user_lo)
+		FROM members m JOIN conversations c ON c.id = m.conversation_id
+		WHERE m.user_id IN (`+placeholders(len(users))+`) AND c.kind = ? AND c.open = 1 AND c.user_lo <> ?`,
+		append(anys(users), int64(im.Private), int64(im.BotID))...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var (
+			user   im.UserID
+			friend int64
+		)
+		if err := rows.Scan(&user, &friend); err != nil {
+			return nil, err
+		}
+		out[user] = append(out[user], friend)
+	}
+	return out, rows.Err()
+}

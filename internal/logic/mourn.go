@@ -1,0 +1,192 @@
+package logic
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"im-services/internal/im"
+)
+
+// A gateway that dies takes nobody down with it properly: its users' routes
+// stay in Redis. They count for nothing from the moment discovery drops the
+// gateway; what is left to do is to tell the friends, at once, and to clear
+// away, later: a gateway that was only frozen or cut off comes back under the
+// same name with its sockets open.
+const (
+	// gatewaysKey is the set of gateways that have lived, for replicas that
+	// start after one died.
+	gatewaysKey = "presence:gateways"
+	// deadKey maps gateways to when they were found dead (Redis's clock, ms).
+	deadKey = "presence:dead"
+	// mournLock is how long one replica has for one gateway.
+	mournLock = 5 * time.Second
+	// buryAfter is how long a dead gateway's routes are kept.
+	buryAfter = time.Minute
+)
+
+func mournKey(g im.GatewayID) string { return "presence:mourn:" + string(g) }
+
+// watchGateways finds gateways that died or came back and has their users
+// looked at. Any number of replicas may do it at once; a lock saves the work.
+func (p *presence) watchGateways(ctx context.Context) error {
+	live := p.gateways.Live()
+	if len(live) == 0 {
+		return nil
+	}
+	rdb := p.routes.rdb
+	names, err := rdb.SMembers(ctx, gatewaysKey).Result()
+	if away(err) != nil {
+		return away(err)
+	}
+	known := make(map[im.GatewayID]bool, len(names))
+	dead := map[im.GatewayID]struct{}{}
+	for _, n := range names {
+		g := im.GatewayID(n)
+		known[g] = true
+		if !p.gateways.IsLive(g) {
+			dead[g] = struct{}{}
+		}
+	}
+	p.mu.Lock()
+	p.dead = dead
+	p.mu.Unlock()
+	for _, g := range live {
+		if !known[g] {
+			if err := away(rdb.SAdd(ctx, gatewaysKey, string(g)).Err()); err != nil {
+				return err
+			}
+		}
+	}
+	found, err := rdb.HGetAll(ctx, deadKey).Result()
+	if away(err) != nil {
+		return away(err)
+	}
+	for n := range found {
+		g := im.GatewayID(n)
+		if !p.gateways.IsLive(g) {
+			continue
+		}
+		removed, err := rdb.HDel(ctx, deadKey, n).Result()
+		if away(err) != nil {
+			return away(err)
+		}
+		if removed == 1 { // back from the dead: its users are here again
+			if err := p.lookAtUsersOf(ctx, g); err != nil {
+				return err
+			}
+		}
+	}
+	if len(dead) == 0 {
+		return nil
+	}
+	now, err := rdb.Time(ctx).Result()
+	if away(err) != nil {
+		return away(err)
+	}
+	for g := range dead {
+		since, announced := found[string(g)]
+		at, _ := strconv.ParseInt(since, 10, 64)
+		switch {
+		case !announced:
+			err = p.locked(ctx, g, func() error {
+				if err := p.lookAtUsersOf(ctx, g); err != nil {
+					return err
+				}
+				return away(rdb.HSet(ctx, deadKey, string(g), now.UnixMilli()).Err())
+			})
+		case now.UnixMilli()-at > buryAfter.Milliseconds():
+			err = p.locked(ctx, g, func() error { return p.bury(ctx, g) })
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// locked runs f unless another replica is at it.
+func (p *presence) locked(ctx context.Context, g im.GatewayID, f func() error) error {
+	got, err := p.routes.rdb.SetNX(ctx, mournKey(g), 1, mournLock).Result()
+	if away(err) != nil || !got {
+		return away(err)
+	}
+	if err := f(); err != nil {
+		return err
+	}
+	return away(p.routes.rdb.Del(ctx, mournKey(g)).Err())
+}
+
+// lookAtUsersOf makes everybody due who had a route to the gateway. There is no
+// debounce: a lease has run out already.
+func (p *presence) lookAtUsersOf(ctx context.Context, g im.GatewayID) error {
+	return p.usersOf(ctx, g, func(users []im.UserID) error { return p.enqueue(ctx, 0, users) })
+}
+
+// usersOf walks over everybody who had a route to the gateway.
+func (p *presence) usersOf(ctx context.Context, g im.GatewayID, f func([]im.UserID) error) error {
+	for cursor := uint64(0); ; {
+		ids, next, err := p.routes.rdb.SScan(ctx, gatewayKey(g), cursor, "", presencePage).Result()
+		if away(err) != nil {
+			return away(err)
+		}
+		users := make([]im.UserID, 0, len(ids))
+		for _, id := range ids {
+			if n, err := strconv.ParseInt(id, 10, 64); err == nil {
+				users = append(users, im.UserID(n))
+			}
+		}
+		if len(users) > 0 {
+			if err := f(users); err != nil {
+				return err
+			}
+		}
+		if cursor = next; cursor == 0 {
+			return nil
+		}
+	}
+}
+
+// bury removes what a gateway left in the route store. Routes are removed by
+// their own field, so nobody else's can go.
+func (p *presence) bury(ctx context.Context, g im.GatewayID) error {
+	rdb := p.routes.rdb
+	err := p.usersOf(ctx, g, func(users []im.UserID) error {
+		fields, err := p.fieldsAt(ctx, g, users)
+		if err != nil || len(fields) == 0 {
+			return err
+		}
+		pipe := rdb.Pipeline()
+		for u, f := range fields {
+			pipe.HDel(ctx, routeKey(u), f...)
+		}
+		_, err = pipe.Exec(ctx)
+		return away(err)
+	})
+	if err != nil {
+		return err
+	}
+	pipe := rdb.Pipeline()
+	pipe.Del(ctx, gatewayKey(g))
+	pipe.SRem(ctx, gatewaysKey, string(g))
+	pipe.HDel(ctx, deadKey, string(g))
+	_, err = pipe.Exec(ctx)
+	return away(err)
+}
+
+// fieldsAt returns the users' route fields that name the gateway.
+func (p *presence) fieldsAt(ctx context.Context, g im.GatewayID, users []im.UserID) (map[im.UserID][]string, error) {
+	states, _, err := p.routes.read(ctx, users)
+	if err != nil {
+		return nil, err
+	}
+	out := map[im.UserID][]string{}
+	for i, st := range states {
+		for _, rt := range st.routes {
+			if rt.gateway == g {
+				out[users[i]] = append(out[users[i]], rt.field())
+			}
+		}
+	}
+	return out, nil
+}
