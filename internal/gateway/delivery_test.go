@@ -1,0 +1,375 @@
+package gateway
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	pushv1 "im-services/api/proto/push/v1"
+	"im-services/internal/im"
+)
+
+// pusher stores messages in the fake logic and lets the test decide what
+// reaches the gateway.
+type pusher struct {
+	w    *world
+	mu   sync.Mutex
+	held []*pushv1.Envelope
+}
+
+// newPusher keeps every envelope until it is released.
+func newPusher(w *world) *pusher {
+	p := &pusher{w: w}
+	w.mu.Lock()
+	w.filter = func(e *pushv1.Envelope) bool {
+		p.mu.Lock()
+		p.held = append(p.held, e)
+		p.mu.Unlock()
+		return false
+	}
+	w.mu.Unlock()
+	return p
+}
+
+func (p *pusher) store(kind int32, to int64, sender int64, texts ...string) {
+	for _, text := range texts {
+		p.w.store.mu.Lock()
+		p.w.store.nextID++
+		id := p.w.store.nextID
+		p.w.store.mu.Unlock()
+		p.w.store.store(sendOf(kind, to, sender, id, text))
+	}
+}
+
+// release hands the envelopes with these indices to the gateway, in that order.
+func (p *pusher) release(idx ...int) {
+	for _, i := range idx {
+		p.mu.Lock()
+		e := p.held[i]
+		p.mu.Unlock()
+		p.w.forcePublish(e)
+	}
+}
+
+func (w *world) syncs(user int64) int {
+	w.store.mu.Lock()
+	defer w.store.mu.Unlock()
+	return w.store.backlogs
+}
+
+func longWatermark() Config {
+	cfg := testConfig()
+	cfg.WatermarkInterval = time.Hour
+	return cfg
+}
+
+// TestG6_DeliveryStates drives one connection through every order in which
+// pushes of its user can come.
+func TestG6_DeliveryStates(t *testing.T) {
+	tests := map[string]struct {
+		prior    []string // stored and received before
+		store    []string
+		release  []int
+		want     string
+		syncs    bool // a backlog must have been read
+		noSyncs  bool
+		contig   bool // what the publisher says of the first message
+		scramble func(*pushv1.Envelope)
+	}{
+		"in order":              {store: []string{"a", "b", "c"}, release: []int{0, 1, 2}, want: "a b c", noSyncs: true, contig: true},
+		"repeat":                {store: []string{"a", "b"}, release: []int{0, 0, 1, 0, 1, 1}, want: "a b", noSyncs: true, contig: true},
+		"swapped":               {store: []string{"a", "b", "c"}, release: []int{0, 2, 1}, want: "a b c", noSyncs: true, contig: true},
+		"reversed":              {store: []string{"a", "b", "c", "d"}, release: []int{3, 2, 1, 0}, want: "a b c d", noSyncs: true, contig: true},
+		"first lost":            {store: []string{"a", "b", "c"}, release: []int{1, 2}, want: "a b c", syncs: true, contig: true},
+		"middle lost":           {store: []string{"a", "b", "c"}, release: []int{0, 2}, want: "a b c", syncs: true, contig: true},
+		"lost then late":        {store: []string{"a", "b", "c"}, release: []int{0, 2, -1, 1}, want: "a b c", syncs: true, contig: true},
+		"position known":        {prior: []string{"x"}, store: []string{"a", "b"}, release: []int{0, 1}, want: "x a b", noSyncs: true},
+		"unknown and not first": {store: []string{"a", "b"}, release: []int{0, 1}, want: "a b", syncs: true},
+		"counter unknown": {store: []string{"a", "b", "c"}, release: []int{0, 0, 1, 2}, want: "a b c", noSyncs: true, contig: true,
+			scramble: func(e *pushv1.Envelope) { e.Epoch = ""; e.Deliveries[0].Pvs = nil }},
+		"counter unknown, swapped": {prior: []string{"x"}, store: []string{"a", "b", "c"}, release: []int{1, 2, 0}, want: "x a b c", noSyncs: true,
+			scramble: func(e *pushv1.Envelope) { e.Epoch = ""; e.Deliveries[0].Pvs = nil }},
+		"counter unknown, lost": {prior: []string{"x"}, store: []string{"a", "b", "c"}, release: []int{1, 2}, want: "x a b c", syncs: true,
+			scramble: func(e *pushv1.Envelope) { e.Epoch = ""; e.Deliveries[0].Pvs = nil }},
+		"another epoch": {store: []string{"a", "b"}, release: []int{0, 1}, want: "a b", syncs: true, contig: true,
+			scramble: func(e *pushv1.Envelope) { e.Epoch = "e2" }},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, longWatermark())
+			b := w.connect(35)
+			p := newPusher(w)
+			p.store(1, 35, 34, tt.prior...)
+			for i := range tt.prior {
+				p.release(i)
+			}
+			if len(tt.prior) > 0 {
+				b.wait(200, len(tt.prior))
+			}
+			before := w.syncs(35)
+			p.store(1, 35, 34, tt.store...)
+			p.mu.Lock()
+			for _, e := range p.held[len(tt.prior):] {
+				e.Messages[0].Contiguous = tt.contig
+				if tt.scramble != nil {
+					tt.scramble(e)
+				}
+			}
+			p.mu.Unlock()
+			if name == "another epoch" {
+				w.store.mu.Lock()
+				w.store.epoch = "e2"
+				w.store.mu.Unlock()
+			}
+			for _, i := range tt.release {
+				if i < 0 {
+					time.Sleep(200 * time.Millisecond) // longer than the hold
+					continue
+				}
+				p.release(i + len(tt.prior))
+			}
+			b.waitTexts(strings.Fields(tt.want)...)
+			if n := w.syncs(35) - before; tt.syncs && n == 0 || tt.noSyncs && n != 0 {
+				t.Errorf("%d syncs", n)
+			}
+		})
+	}
+}
+
+// One missing push must not hold up a conversation whose position is known.
+func TestGapInOneConversationDoesNotDelayAnother(t *testing.T) {
+	cfg := longWatermark()
+	cfg.Hold = time.Hour
+	w := newWorld(t, cfg)
+	b := w.connect(35)
+	p := newPusher(w)
+	p.store(1, 35, 34, "a1")
+	p.store(1, 35, 36, "b1")
+	p.release(0, 1)
+	b.wait(200, 2)
+	p.store(1, 35, 34, "a2") // 2: late
+	p.store(1, 35, 36, "b2", "b3")
+	p.release(3, 4)
+	b.waitTexts("a1", "b1", "b2", "b3")
+	p.release(2)
+	b.waitTexts("a1", "b1", "b2", "b3", "a2")
+	w.srv.hub.each(35, func(c *conn) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.pv != 5 || len(c.ahead)+len(c.held) != 0 {
+			t.Errorf("pv %d, %d ahead, %d held", c.pv, len(c.ahead), len(c.held))
+		}
+	})
+}
+
+// TestG4_ChaosOfPushes: pushes dropped, repeated, swapped and delayed; several
+// conversations; every message comes once, each conversation in order.
+func TestG4_ChaosOfPushes(t *testing.T) {
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			cfg := testConfig()
+			cfg.Hold = 10 * time.Millisecond
+			cfg.WatermarkInterval = 250 * time.Millisecond
+			w := newWorld(t, cfg)
+			w.store.group(24, 34, 35, 36)
+			b := w.connect(35)
+			rnd := rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // reproducible
+			var late []*pushv1.Envelope
+			p := newPusher(w)
+			total := map[string]int{}
+			for i := range 400 {
+				switch rnd.IntN(3) {
+				case 0:
+					total["34"]++
+					p.store(1, 35, 34, fmt.Sprintf("34:%d", total["34"]))
+				case 1:
+					total["36"]++
+					p.store(1, 35, 36, fmt.Sprintf("36:%d", total["36"]))
+				default:
+					total["24"]++
+					p.store(2, 24, 36, fmt.Sprintf("24:%d", total["24"]))
+				}
+				p.mu.Lock()
+				e := p.held[i]
+				p.mu.Unlock()
+				switch rnd.IntN(10) {
+				case 0: // lost
+				case 1: // twice
+					w.forcePublish(e)
+					w.forcePublish(e)
+				case 2: // late
+					late = append(late, e)
+				default:
+					w.forcePublish(e)
+				}
+				if len(late) > 0 && rnd.IntN(4) == 0 {
+					k := rnd.IntN(len(late))
+					w.forcePublish(late[k])
+					late = slices.Delete(late, k, k+1)
+				}
+				if rnd.IntN(40) == 0 {
+					time.Sleep(15 * time.Millisecond)
+				}
+			}
+			for _, e := range late {
+				w.forcePublish(e)
+			}
+			b.wait(200, 400)
+			time.Sleep(50 * time.Millisecond)
+			seen := map[string]int{}
+			for _, text := range b.texts() {
+				conv, n, _ := strings.Cut(text, ":")
+				if seen[conv]++; fmt.Sprint(seen[conv]) != n {
+					t.Fatalf("conversation %s: message %s at place %d", conv, n, seen[conv])
+				}
+			}
+			if fmt.Sprint(seen) != fmt.Sprint(total) {
+				t.Fatalf("got %v, want %v", seen, total)
+			}
+		})
+	}
+}
+
+// TestG8_WatermarkFindsALostPush when nothing else would: the last push of a
+// quiet user.
+func TestG8_WatermarkFindsALostPush(t *testing.T) {
+	w := newWorld(t, testConfig())
+	b := w.connect(35)
+	p := newPusher(w)
+	p.store(1, 35, 34, "lost")
+	b.waitTexts("lost")
+}
+
+func TestWatermarkAssertsForgottenRoutes(t *testing.T) {
+	w := newWorld(t, testConfig())
+	b := w.connect(35)
+	w.store.mu.Lock()
+	clear(w.store.routes) // FLUSHALL
+	clear(w.store.pv)
+	w.store.epoch = "e2"
+	w.store.mu.Unlock()
+	p := newPusher(w)
+	p.store(1, 35, 34, "while there was no route")
+	b.waitTexts("while there was no route")
+	w.store.mu.Lock()
+	defer w.store.mu.Unlock()
+	if w.store.asserted == 0 || len(w.store.routes[35]) != 1 {
+		t.Fatalf("asserted %d, routes %v", w.store.asserted, w.store.routes)
+	}
+}
+
+func TestWatermarkFindsTheDisplaced(t *testing.T) {
+	w := newWorld(t, testConfig())
+	b := w.connect(35)
+	w.store.mu.Lock()
+	routes := w.store.routes[35]
+	for id, c := range routes { // moved to another gateway, and the kick was lost
+		delete(routes, id)
+		routes[id+1<<40] = c
+	}
+	w.store.mu.Unlock()
+	b.wait(2004, 1)
+	if code := b.closed(); code != 4001 {
+		t.Fatalf("close code %d", code)
+	}
+}
+
+func TestRedisAway(t *testing.T) {
+	w := newWorld(t, testConfig())
+	w.store.mu.Lock()
+	w.store.redisAway = true
+	w.store.mu.Unlock()
+	a, b := w.connect(34), w.connect(35)
+	a.chat(1, 35, 1, "one")
+	a.chat(2, 35, 1, "two")
+	b.waitTexts("one", "two")
+	w.store.mu.Lock()
+	w.store.redisAway = false
+	w.store.mu.Unlock()
+	w.eventually("asserted once Redis is back", func() bool {
+		w.store.mu.Lock()
+		defer w.store.mu.Unlock()
+		return len(w.store.routes[35]) == 1
+	})
+	a.chat(3, 35, 1, "three")
+	b.waitTexts("one", "two", "three")
+}
+
+// TestStallFences: after this process slept, pushes are not written before
+// logic has said that the connection is still where it believes to be.
+func TestStallFences(t *testing.T) {
+	cfg := longWatermark()
+	w := newWorld(t, cfg)
+	stays, moved := w.connect(35), w.connect(36)
+	p := newPusher(w)
+	p.store(1, 35, 34, "for 35")
+	p.store(1, 36, 34, "for 36")
+	// While we slept 36 connected elsewhere.
+	w.store.mu.Lock()
+	for id, c := range w.store.routes[36] {
+		delete(w.store.routes[36], id)
+		w.store.routes[36][id+1<<40] = c
+	}
+	w.store.mu.Unlock()
+	w.srv.awake.Store(int64(w.srv.now() - w.srv.cfg.StallThreshold - time.Second))
+	p.release(0, 1)
+	stays.waitTexts("for 35")
+	if code := moved.closed(); code != 4001 {
+		t.Fatalf("close code %d", code)
+	}
+	if got := moved.texts(); len(got) != 0 {
+		t.Fatalf("a stale push was written: %q", got)
+	}
+}
+
+// A fence that logic cannot lift ends with a sync.
+func TestStallWithoutWatermark(t *testing.T) {
+	w := newWorld(t, longWatermark())
+	b := w.connect(35)
+	p := newPusher(w)
+	p.store(1, 35, 34, "x")
+	w.store.mu.Lock()
+	w.store.redisAway = true
+	w.store.mu.Unlock()
+	w.srv.awake.Store(int64(w.srv.now() - w.srv.cfg.StallThreshold - time.Second))
+	p.release(0)
+	b.waitTexts("x")
+}
+
+// More pushes during a sync than are kept: they are read from the store.
+func TestHeldOverflowSyncsAgain(t *testing.T) {
+	cfg := longWatermark()
+	cfg.Hold = time.Hour
+	w := newWorld(t, cfg)
+	b := w.connect(35)
+	p := newPusher(w)
+	const n = maxHeld + 50
+	texts := make([]string, n)
+	for i := range texts {
+		texts[i] = fmt.Sprint(i)
+	}
+	p.store(1, 35, 34, texts...)
+	for i := 1; i < n; i++ { // the first is lost
+		p.release(i)
+	}
+	b.waitTexts(texts...)
+}
+
+func TestPositionsAreBounded(t *testing.T) {
+	c := &conn{s: &Server{cfg: Config{}.withDefaults()}}
+	for i := range maxPositions + 100 {
+		c.setPositionLocked(im.ConversationID(i+1), 1)
+	}
+	if len(c.positions) != maxPositions {
+		t.Fatalf("%d positions", len(c.positions))
+	}
+	merged := merge([]place{{1, 3}, {2, 1}, {1, 5}, {1, 4}})
+	slices.SortFunc(merged, func(a, b place) int { return int(a.conv - b.conv) })
+	if fmt.Sprint(merged) != "[{1 5} {2 1}]" {
+		t.Fatal(merged)
+	}
+}

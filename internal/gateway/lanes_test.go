@@ -1,0 +1,291 @@
+package gateway
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	logicv1 "im-services/api/proto/logic/v1"
+)
+
+func sendOf(kind int32, to, sender, id int64, text string) *logicv1.Send {
+	return &logicv1.Send{SenderId: sender, ClientMsgId: id, Kind: kind, ToId: to, Type: 1, Text: text, Platform: 1}
+}
+
+func (w *world) addReplica(id string) *replica {
+	r := newReplica(w.t, w.store)
+	w.mu.Lock()
+	w.replicas[id] = r
+	w.mu.Unlock()
+	return r
+}
+
+func (w *world) setReplicas(ids ...string) {
+	var list []Replica
+	for _, id := range ids {
+		list = append(list, Replica{ID: id, Addr: id})
+	}
+	w.srv.SetLogic(list)
+}
+
+func (w *world) stored(key string) (texts []string) {
+	w.store.mu.Lock()
+	defer w.store.mu.Unlock()
+	if c := w.store.convs[key]; c != nil {
+		for _, m := range c.msgs {
+			texts = append(texts, m.GetText())
+		}
+	}
+	return texts
+}
+
+// laneOf tells which replica a conversation goes to.
+func (w *world) laneOf(key string) string {
+	w.srv.lanes.mu.Lock()
+	defer w.srv.lanes.mu.Unlock()
+	if n := w.srv.lanes.pickLocked(fnv1a(key)); n != nil {
+		return n.replica.ID
+	}
+	return ""
+}
+
+func TestLanesSpreadConversationsAndKeepThem(t *testing.T) {
+	w := newWorld(t, testConfig())
+	w.addReplica("r2")
+	w.addReplica("r3")
+	w.setReplicas("r1", "r2", "r3")
+	w.eventually("three lanes", func() bool { return w.lanesUp() == 3 })
+	count := map[string]int{}
+	before := map[string]string{}
+	for i := range 3000 {
+		key := fmt.Sprintf("p:%d:%d", i, i+1)
+		before[key] = w.laneOf(key)
+		count[before[key]]++
+	}
+	for id, n := range count {
+		if n < 800 || n > 1200 {
+			t.Errorf("%s has %d of 3000 conversations", id, n)
+		}
+	}
+	w.setReplicas("r1", "r2")
+	w.eventually("two lanes", func() bool { return w.lanesUp() == 2 })
+	for key, was := range before {
+		if now := w.laneOf(key); was != "r3" && now != was {
+			t.Fatalf("%s moved from %s to %s", key, was, now)
+		}
+	}
+}
+
+// TestG5_OrderAcrossAFailover: the replica that has the sends dies; a sibling
+// gets them, in order, before later ones.
+func TestG5_OrderAcrossAFailover(t *testing.T) {
+	w := newWorld(t, testConfig())
+	r1, r2 := w.replicas["r1"], w.addReplica("r2")
+	// Only r2 leads to the store from here on; r1 swallows what it gets.
+	a := w.connect(34)
+	block := make(chan struct{})
+	defer close(block)
+	r1.mu.Lock()
+	r1.gate = func(*logicv1.Send) { <-block }
+	r1.mu.Unlock()
+	for i := range 50 {
+		a.chat(int64(i+1), 35, 1, fmt.Sprint(i))
+	}
+	w.eventually("r1 has some", func() bool {
+		r1.mu.Lock()
+		defer r1.mu.Unlock()
+		return len(r1.batches) > 0
+	})
+	w.setReplicas("r1", "r2")
+	w.eventually("two lanes", func() bool { return w.lanesUp() == 2 })
+	for i := 50; i < 100; i++ {
+		a.chat(int64(i+1), 35, 1, fmt.Sprint(i))
+	}
+	w.srv.lanes.mu.Lock()
+	n := w.srv.lanes.all["r1"]
+	w.srv.lanes.breakLocked(n, n.life) // as when the stream breaks
+	w.srv.lanes.mu.Unlock()
+	for i := 100; i < 150; i++ {
+		a.chat(int64(i+1), 35, 1, fmt.Sprint(i))
+	}
+	a.wait(1005, 150)
+	for i, text := range w.stored("p:34:35") {
+		if text != fmt.Sprint(i) {
+			t.Fatalf("place %d holds %s", i, text)
+		}
+	}
+	_ = r2
+}
+
+// TestG2_SilentReplicaFailsOver: a replica that answers nothing, not even that
+// it lives, is given up within the failover time and its sends go on.
+func TestG2_SilentReplicaFailsOver(t *testing.T) {
+	cfg := testConfig()
+	cfg.SendFailover, cfg.SendTimeout = 2*time.Second, 5*time.Second
+	w := newWorld(t, cfg)
+	r1 := w.replicas["r1"]
+	w.addReplica("r2")
+	w.setReplicas("r1", "r2")
+	w.eventually("two lanes", func() bool { return w.lanesUp() == 2 })
+	a := w.connect(34)
+	to := int64(35)
+	for w.laneOf(fmt.Sprintf("p:34:%d", to)) != "r1" {
+		to++
+	}
+	r1.stall()
+	start := time.Now()
+	a.chat(1, to, 1, "x")
+	a.wait(1005, 1)
+	if d := time.Since(start); d < time.Second || d > 3*time.Second {
+		t.Errorf("acked after %v", d)
+	}
+	r1.resume()
+	w.eventually("r1 is back", func() bool { return w.lanesUp() == 2 })
+	a.chat(2, to, 1, "y")
+	a.wait(1005, 2)
+	if got := w.stored(fmt.Sprintf("p:34:%d", to)); strings.Join(got, "") != "xy" {
+		t.Fatalf("stored %q", got)
+	}
+}
+
+// A replica that is slow but answers probes keeps its sends: moving them would
+// only add load.
+func TestSlowReplicaKeepsItsSends(t *testing.T) {
+	cfg := testConfig()
+	cfg.SendTimeout = 5 * time.Second
+	w := newWorld(t, cfg)
+	r1 := w.replicas["r1"]
+	w.addReplica("r2")
+	w.setReplicas("r1", "r2")
+	w.eventually("two lanes", func() bool { return w.lanesUp() == 2 })
+	a := w.connect(34)
+	to := int64(35)
+	for w.laneOf(fmt.Sprintf("p:34:%d", to)) != "r1" {
+		to++
+	}
+	r1.mu.Lock()
+	r1.gate = func(*logicv1.Send) { time.Sleep(1500 * time.Millisecond) }
+	r1.mu.Unlock()
+	a.chat(1, to, 1, "x")
+	a.wait(1005, 1)
+	r1.mu.Lock()
+	defer r1.mu.Unlock()
+	if r1.streams != 1 {
+		t.Errorf("%d streams: the lane was given up", r1.streams)
+	}
+}
+
+// TestG2_UnknownMeansNoAnswer: what a replica may have got and nobody answers
+// for is neither acked nor refused; what never left is refused.
+func TestG2_UnknownMeansNoAnswer(t *testing.T) {
+	w := newWorld(t, testConfig())
+	r1 := w.replicas["r1"]
+	a := w.connect(34)
+	r1.stall()
+	a.chat(1, 35, 1, "sent")
+	w.eventually("it left", func() bool {
+		r1.mu.Lock()
+		defer r1.mu.Unlock()
+		return len(r1.batches) == 1
+	})
+	w.eventually("the lane is given up", func() bool { return w.lanesUp() == 0 })
+	start := time.Now()
+	a.chat(2, 36, 1, "not sent")
+	f := a.wait(500, 1)
+	if f.num("msg_client_id") != 2 || f.str("reason") != "service_unavailable" || f.num("retry_after") == 0 {
+		t.Fatalf("%v", f)
+	}
+	if d := time.Since(start); d > 2*time.Second {
+		t.Errorf("refused after %v", d)
+	}
+	w.eventually("nothing is outstanding", func() bool { return w.srv.lanes.outstanding() == 0 })
+	if len(a.all(1005)) != 0 || len(a.all(500)) != 1 {
+		t.Fatal("the unknown one was answered")
+	}
+	r1.resume()
+	w.eventually("back", func() bool { return w.lanesUp() == 1 })
+	a.chat(1, 35, 1, "sent") // the client tries again: settled
+	a.wait(1005, 1)
+}
+
+func TestSendsWaitForTheFirstLane(t *testing.T) {
+	w := newWorld(t, testConfig())
+	a := w.connect(34)
+	w.setReplicas()
+	w.eventually("no lane", func() bool { return w.lanesUp() == 0 })
+	for i := range 10 {
+		a.chat(int64(i+1), 35, 1, fmt.Sprint(i))
+	}
+	w.setReplicas("r1")
+	a.wait(1005, 10)
+	if got := strings.Join(w.stored("p:34:35"), ""); got != "0123456789" {
+		t.Fatalf("stored %q", got)
+	}
+}
+
+// TestG15_PendingIsBounded and refused in words beyond.
+func TestG15_PendingIsBounded(t *testing.T) {
+	cfg := testConfig()
+	cfg.PendingBytes = 100
+	w := newWorld(t, cfg)
+	r1 := w.replicas["r1"]
+	release := make(chan struct{})
+	r1.mu.Lock()
+	r1.gate = func(*logicv1.Send) { <-release }
+	r1.mu.Unlock()
+	a := w.connect(34)
+	a.chat(1, 35, 1, strings.Repeat("x", 90))
+	a.chat(2, 35, 1, strings.Repeat("x", 90))
+	if f := a.wait(500, 1); f.str("reason") != "overloaded" || f.num("msg_client_id") != 2 || f.num("retry_after") != 1 {
+		t.Fatalf("%v", f)
+	}
+	close(release)
+	a.wait(1005, 1)
+	a.chat(2, 35, 1, strings.Repeat("x", 90))
+	a.wait(1005, 2)
+}
+
+// The window stops the reader, and so the client; nothing is lost.
+func TestWindowIsBackPressure(t *testing.T) {
+	cfg := testConfig()
+	cfg.Window = 4
+	w := newWorld(t, cfg)
+	r1 := w.replicas["r1"]
+	release := make(chan struct{})
+	r1.mu.Lock()
+	r1.gate = func(*logicv1.Send) { <-release }
+	r1.mu.Unlock()
+	a := w.connect(34)
+	for i := range 40 {
+		a.chat(int64(i+1), 35, 1, fmt.Sprint(i))
+	}
+	w.eventually("the window is full", func() bool { return w.srv.lanes.outstanding() == 4 })
+	time.Sleep(50 * time.Millisecond)
+	if n := w.srv.lanes.outstanding(); n != 4 {
+		t.Fatalf("%d outstanding", n)
+	}
+	close(release)
+	a.wait(1005, 40)
+	if got := w.stored("p:34:35"); len(got) != 40 || got[39] != "39" {
+		t.Fatalf("stored %q", got)
+	}
+}
+
+func TestSendsAreBatched(t *testing.T) {
+	w := newWorld(t, testConfig())
+	r1 := w.replicas["r1"]
+	r1.mu.Lock()
+	r1.gate = func(*logicv1.Send) { time.Sleep(200 * time.Microsecond) }
+	r1.mu.Unlock()
+	a := w.connect(34)
+	for i := range 200 {
+		a.chat(int64(i+1), 35, 1, "x")
+	}
+	a.wait(1005, 200)
+	r1.mu.Lock()
+	defer r1.mu.Unlock()
+	if len(r1.batches) > 150 {
+		t.Errorf("%d batches for 200 sends", len(r1.batches))
+	}
+}
