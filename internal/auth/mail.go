@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/wneessen/go-mail"
@@ -43,23 +44,32 @@ type smtpMailer struct {
 
 func newSMTPMailer(cfg SMTPConfig) (*smtpMailer, error) {
 	m := &smtpMailer{cfg: cfg, slots: make(chan struct{}, cfg.Concurrent)}
-	if _, err := m.client(); err != nil {
+	if _, err := m.client(context.Background()); err != nil {
 		return nil, fmt.Errorf("auth: mail.smtp: %w", err)
 	}
 	return m, nil
 }
 
-func (m *smtpMailer) client() (*mail.Client, error) {
-	opts := []mail.Option{
-		mail.WithPort(m.cfg.Port), mail.WithTimeout(m.cfg.Timeout), mail.WithoutNoop(),
+// client makes a client whose connections end with ctx: the library looks at a
+// context while dialling only, and leaves a connection open that fails before
+// mail is exchanged. (With security tls it dials by itself, and the connection
+// is left to its deadline.)
+func (m *smtpMailer) client(ctx context.Context) (*mail.Client, error) {
+	opts := []mail.Option{mail.WithPort(m.cfg.Port), mail.WithTimeout(m.cfg.Timeout), mail.WithoutNoop()}
+	dial := func(dialCtx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(dialCtx, network, addr)
+		if err == nil {
+			context.AfterFunc(ctx, func() { _ = conn.Close() })
+		}
+		return conn, err
 	}
 	switch m.cfg.Security {
 	case "tls":
 		opts = append(opts, mail.WithSSL())
 	case "none":
-		opts = append(opts, mail.WithTLSPolicy(mail.NoTLS))
+		opts = append(opts, mail.WithTLSPolicy(mail.NoTLS), mail.WithDialContextFunc(dial))
 	default:
-		opts = append(opts, mail.WithTLSPolicy(mail.TLSMandatory))
+		opts = append(opts, mail.WithTLSPolicy(mail.TLSMandatory), mail.WithDialContextFunc(dial))
 	}
 	if m.cfg.Username != "" {
 		opts = append(opts, mail.WithSMTPAuth(mail.SMTPAuthAutoDiscover),
@@ -91,7 +101,7 @@ func (m *smtpMailer) sendCode(ctx context.Context, to, purpose, code string, ttl
 	msg.SetBodyString(mail.TypeTextPlain, fmt.Sprintf(
 		"您的验证码是 %[1]s，%[2]d 分钟内有效。如果不是您本人操作，请忽略这封邮件。\r\n\r\n"+
 			"Your code is %[1]s. It is valid for %[2]d minutes. If you did not ask for it, ignore this mail.\r\n", code, minutes))
-	c, err := m.client()
+	c, err := m.client(ctx)
 	if err != nil {
 		return mailNotSent(err)
 	}

@@ -1,0 +1,90 @@
+package auth
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	authv1 "im-services/api/proto/auth/v1"
+	"im-services/internal/platform/database"
+	"im-services/internal/testkit"
+)
+
+func (e *env) kids() []string {
+	e.t.Helper()
+	res, err := e.Keys(e.t.Context(), &authv1.KeysRequest{})
+	require.NoError(e.t, err)
+	var out []string
+	for _, k := range res.GetKeys() {
+		require.Len(e.t, k.GetKey(), 32)
+		out = append(out, k.GetKid())
+	}
+	return out
+}
+
+func TestKeys_ReplicasThatStartTogetherShareOne(t *testing.T) {
+	e := &env{t: t, dsn: testkit.MySQL(t), redis: testkit.StartRedis(t)}
+	require.NoError(t, database.Migrate(t.Context(), openDB(t, e.dsn), Migrations, MigrationsDir, VersionTable))
+	replicas := make([]*env, 4)
+	var wg sync.WaitGroup
+	for i := range replicas {
+		replicas[i] = &env{t: t, dsn: e.dsn, redis: e.redis}
+		wg.Go(func() { replicas[i].start(debugMode) })
+	}
+	wg.Wait()
+	l := func() *authv1.LoggedIn { u := replicas[0].newUser(); return replicas[0].mustLogin(u.GetEmail()) }()
+	for _, r := range replicas {
+		require.Equal(t, replicas[0].kids(), r.kids())
+		require.Len(t, r.kids(), 1)
+		require.Equal(t, replicas[0].secret, r.secret)
+		r.mustVerify(l.GetAccessToken())
+	}
+	var bots int
+	require.NoError(t, replicas[0].db.Get(&bots, "SELECT COUNT(*) FROM users"))
+	require.Equal(t, 1+1, bots)
+}
+
+func TestRotateKey_LogsNobodyOut(t *testing.T) {
+	e := newEnv(t, debugMode)
+	u := e.newUser()
+	old := e.mustLogin(u.GetEmail())
+	first := e.kids()[0]
+	second, err := RotateKey(t.Context(), e.db, e.cfg)
+	require.NoError(t, err)
+	require.NoError(t, e.keys.reload(t.Context()))
+	require.Equal(t, []string{second, first}, e.kids(), "published at once")
+	require.Equal(t, first, e.keys.signer(time.Now()).Kid(), "but not signing until everybody has it")
+	require.Equal(t, second, e.keys.signer(time.Now().Add(keyActivation+time.Second)).Kid())
+	e.mustVerify(old.GetAccessToken())
+	e.mustVerify(e.mustLogin(u.GetEmail()).GetAccessToken())
+
+	_, err = RotateKey(t.Context(), e.db, e.cfg)
+	require.ErrorContains(t, err, first, "tokens of the first key are alive")
+	require.Len(t, e.kids(), 2)
+
+	_, err = e.db.Exec("UPDATE signing_keys SET active_at = ? WHERE kid = ?", time.Now().Add(-e.cfg.AccessTTL-time.Hour).UnixMilli(), second)
+	require.NoError(t, err)
+	_, err = e.db.Exec("UPDATE signing_keys SET active_at = 1 WHERE kid = ?", first)
+	require.NoError(t, err)
+	third, err := RotateKey(t.Context(), e.db, e.cfg)
+	require.NoError(t, err)
+	require.NoError(t, e.keys.reload(t.Context()))
+	require.Equal(t, []string{third, second}, e.kids(), "two at most")
+	e.mustVerify(e.mustLogin(u.GetEmail()).GetAccessToken())
+}
+
+func TestReplaceKeys_EndsAccessTokensButNotSessions(t *testing.T) {
+	e := newEnv(t, debugMode)
+	old := e.mustLogin(e.newUser().GetEmail())
+	kid, err := ReplaceKeys(t.Context(), e.db)
+	require.NoError(t, err)
+	require.NoError(t, e.keys.reload(t.Context()))
+	require.Equal(t, []string{kid}, e.kids())
+	_, err = e.verify(old.GetAccessToken())
+	require.Error(t, err)
+	next, err := e.refreshWith(old.GetRefreshToken())
+	require.NoError(t, err)
+	e.mustVerify(next.GetAccessToken())
+}
