@@ -1,0 +1,184 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"im-services/internal/imclient"
+)
+
+// contextWithStop is a context that ends with the test or when stop is called.
+func contextWithStop(t testing.TB) (context.Context, context.CancelFunc) {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	t.Cleanup(stop)
+	return ctx, stop
+}
+
+// slowly bounds what may take a drain and a start.
+func slowly(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// underFault makes people talk at 500 messages per second while fault happens,
+// lets the system heal and judges what everybody was told.
+func underFault(t *testing.T, fault func(t *testing.T)) {
+	t.Cleanup(func() { healthy(t) })
+	healthy(t)
+	l := newLoad(t, loadOptions{pairs: 4, group: 4, rate: 500})
+	ctx, stop := contextWithStop(t)
+	var wg sync.WaitGroup
+	wg.Go(func() { l.runUntil(ctx) })
+	time.Sleep(time.Second)
+	fault(t)
+	time.Sleep(time.Second)
+	stop()
+	wg.Wait()
+	healthy(t)
+	l.settle()
+	l.check()
+
+	var worst time.Duration
+	connects, resent, repeats := 0, 0, 0
+	for _, p := range l.people {
+		p.mu.Lock()
+		for _, a := range p.acked {
+			worst = max(worst, a.At-a.Posted)
+		}
+		p.mu.Unlock()
+		st := p.client.Stats()
+		connects += st.Connects - 1
+		resent += st.Resent
+		repeats += st.Duplicates
+	}
+	t.Logf("%d messages acknowledged, the slowest after %s; %d reconnects, %d sent again, %d repeats dropped by clients",
+		l.sent(), worst.Round(time.Millisecond), connects, resent, repeats)
+}
+
+// Any one process dies under load: nothing acknowledged is lost, nothing is
+// shown twice, the order holds.
+func TestG1_Fault_Kill(t *testing.T) {
+	for _, name := range []string{
+		"gateway-1", "gateway-2", "logic-1", "logic-2", "nsqd", "redis", "mysql", "etcd", "auth-1", "friend-1",
+	} {
+		t.Run(name, func(t *testing.T) {
+			underFault(t, func(t *testing.T) {
+				for range 2 {
+					system.Process(name).Kill()
+					require.NoError(t, system.Process(name).WaitReady(slowly(t)))
+					time.Sleep(500 * time.Millisecond)
+				}
+			})
+		})
+	}
+}
+
+// Both replicas of a service die at once.
+func TestG1_Fault_KillAllOf(t *testing.T) {
+	for _, kind := range []string{"gateway", "logic"} {
+		t.Run(kind, func(t *testing.T) {
+			underFault(t, func(t *testing.T) {
+				for _, n := range []string{"-1", "-2"} {
+					system.Process(kind + n).Kill()
+				}
+				for _, n := range []string{"-1", "-2"} {
+					require.NoError(t, system.Process(kind+n).WaitReady(slowly(t)))
+				}
+			})
+		})
+	}
+}
+
+// Any one process stops answering for a while without dying, then goes on where
+// it was.
+func TestG1_Fault_Pause(t *testing.T) {
+	for _, name := range []string{"gateway-1", "logic-1", "nsqd", "redis", "mysql", "etcd"} {
+		t.Run(name, func(t *testing.T) {
+			underFault(t, func(t *testing.T) {
+				require.NoError(t, system.Process(name).Pause())
+				time.Sleep(6 * time.Second)
+				require.NoError(t, system.Process(name).Resume())
+				time.Sleep(time.Second)
+			})
+		})
+	}
+}
+
+// Redis loses everything it knows, without dying.
+func TestG1_Fault_RedisForgets(t *testing.T) {
+	underFault(t, func(t *testing.T) {
+		for range 3 {
+			flushRedis(t)
+			time.Sleep(700 * time.Millisecond)
+		}
+	})
+}
+
+func flushRedis(t testing.TB) {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", system.Addr("redis"), time.Second)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_, err = conn.Write([]byte("FLUSHALL\r\n"))
+	require.NoError(t, err)
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "+OK\r\n", line)
+}
+
+// With the bus away messages still arrive, by the gateways' own asking.
+func TestG8_WithoutTheBus_MessagesArriveWithinFiveSeconds(t *testing.T) {
+	t.Cleanup(func() {
+		require.NoError(t, system.Process("nsqd").Start(slowly(t)))
+		healthy(t)
+	})
+	a, b := friends(t)
+	sb := dial(t, b, 2, "")
+	quiet(t, sb)
+	system.Process("nsqd").Halt()
+	for i := range int64(3) {
+		begin := time.Now()
+		_, err := a.api.Send(soon(t), &imclient.Outgoing{ClientID: i + 1, To: b.ID, Text: "x"})
+		require.NoError(t, err)
+		require.Less(t, time.Since(begin), 2*time.Second, "an answer does not wait for the bus")
+		require.Equal(t, i+1, next(t, sb, imclient.CodeChat).Seq)
+		took := time.Since(begin)
+		t.Logf("arrived after %s", took.Round(time.Millisecond))
+		require.Less(t, took, 5*time.Second)
+	}
+}
+
+// With etcd away, who is connected stays so and messages cross as before.
+func TestG17_WithoutEtcd_NobodyNotices(t *testing.T) {
+	t.Cleanup(func() {
+		require.NoError(t, system.Process("etcd").Start(slowly(t)))
+		healthy(t)
+	})
+	healthy(t)
+	l := newLoad(t, loadOptions{pairs: 2, group: 3, rate: 200})
+	ctx, stop := contextWithStop(t)
+	var wg sync.WaitGroup
+	wg.Go(func() { l.runUntil(ctx) })
+	time.Sleep(500 * time.Millisecond)
+	system.Process("etcd").Halt()
+	time.Sleep(9 * time.Second) // longer than any lease
+	stop()
+	wg.Wait()
+	l.settle()
+	l.check()
+	for _, p := range l.people {
+		require.Equal(t, 1, p.client.Stats().Connects, "a connection was lost")
+	}
+	late := newUser(t, 2)
+	quiet(t, dial(t, late, 1, ""))
+}
