@@ -118,8 +118,7 @@ func startDaemon(ctx context.Context, s settings) error {
 		return err
 	case <-ctx.Done():
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		<-end
-		return errors.New("interrupted; what was started has been stopped")
+		return errors.Join(errors.New("interrupted; what was started has been stopped"), <-end)
 	}
 }
 

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"net"
@@ -26,7 +27,8 @@ type balancer struct {
 const backendDialTimeout = time.Second
 
 func startBalancer(addr string, backends []string, log *slog.Logger) (*balancer, error) {
-	l, err := net.Listen("tcp", addr)
+	var lc net.ListenConfig
+	l, err := lc.Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +63,7 @@ func (b *balancer) serve(client net.Conn) {
 	}
 	for range b.backends {
 		addr := b.backends[b.next.Add(1)%uint64(len(b.backends))]
-		backend, err := net.DialTimeout("tcp", addr, backendDialTimeout)
+		backend, err := dialBackend(addr)
 		if err != nil {
 			continue
 		}
@@ -79,6 +81,13 @@ func (b *balancer) serve(client net.Conn) {
 		return
 	}
 	b.log.Warn("balancer: no gateway takes a connection")
+}
+
+func dialBackend(addr string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), backendDialTimeout)
+	defer cancel()
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", addr)
 }
 
 // pump copies until from ends, then passes the end on.

@@ -132,7 +132,7 @@ func freeBlock(o Options) (base int, release func(), err error) {
 		return 0, nil, err
 	}
 	const first, blocks = 21100, 108
-	for _, i := range rand.Perm(blocks) {
+	for _, i := range rand.Perm(blocks) { //nolint:gosec // nothing secret in a port
 		base := first + i*blockSize
 		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 		release, err := infra.Lock(ctx, filepath.Join(cache, "ports", fmt.Sprintf("%d.lock", base)))

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net"
@@ -13,8 +14,9 @@ import (
 // busyPorts returns those of ports that somebody listens on, in order.
 func busyPorts(ports map[int]string) []int {
 	var busy []int
+	var lc net.ListenConfig
 	for _, port := range slices.Sorted(maps.Keys(ports)) {
-		l, err := net.Listen("tcp", infra.Loopback(port))
+		l, err := lc.Listen(context.Background(), "tcp", infra.Loopback(port))
 		if err != nil {
 			busy = append(busy, port)
 			continue

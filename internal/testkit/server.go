@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -159,7 +160,7 @@ func tempDir(t testing.TB, name string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp(base, name+"-")
+	dir, err := os.MkdirTemp(base, name+"-") //nolint:usetesting // said above
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,23 +180,23 @@ var processDir = sync.OnceValues(func() (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
+	// Plain descriptors: an os.File that nobody uses any more closes itself.
+	var pipe [2]int
+	if err := syscall.Pipe(pipe[:]); err != nil {
 		return "", err
 	}
-	cmd := exec.Command("sh", "-c", `cat >/dev/null; sleep 0.2; rm -rf "$1"`, "sh", dir) //nolint:noctx // outlives this process on purpose
+	syscall.CloseOnExec(pipe[0])
+	syscall.CloseOnExec(pipe[1]) // never closed: its end is the end of this process
+	r := os.NewFile(uintptr(pipe[0]), "pipe")
+	cmd := exec.Command("sh", "-c", `cat >/dev/null; sleep 0.2; rm -rf "$1"`, "sh", dir) //nolint:noctx,gosec // outlives this process on purpose
 	cmd.Stdin = r
-	cmd.SysProcAttr = ownGroup()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // away from the terminal's Ctrl-C
 	if err := cmd.Start(); err != nil {
 		return "", err
 	}
 	_ = r.Close()
-	keepOpen = w
 	return dir, nil
 })
-
-// keepOpen is never closed: its end is the end of this process.
-var keepOpen *os.File
 
 // sweep removes the folders of test processes that no longer exist.
 func sweep() {

@@ -1,6 +1,8 @@
 package testkit
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -43,7 +45,8 @@ func (l *link) close() { _, _ = l.client.Close(), l.server.Close() }
 // is gone when the test ends.
 func Proxy(t testing.TB, target string) *TCPProxy {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	var lc net.ListenConfig
+	l, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +160,10 @@ func (p *TCPProxy) serve(client net.Conn) {
 	p.mu.Lock()
 	target, refuse := p.target, p.refuse
 	p.mu.Unlock()
-	server, err := net.DialTimeout("tcp", target, proxyDialTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), proxyDialTimeout)
+	defer cancel()
+	var d net.Dialer
+	server, err := d.DialContext(ctx, "tcp", target)
 	if err != nil || refuse {
 		if tcp, ok := client.(*net.TCPConn); ok {
 			_ = tcp.SetLinger(0)
@@ -216,7 +222,7 @@ func (p *TCPProxy) pump(to, from net.Conn, w *way) {
 					return
 				}
 			}
-			if tcp, ok := to.(*net.TCPConn); ok && err == io.EOF {
+			if tcp, ok := to.(*net.TCPConn); ok && errors.Is(err, io.EOF) {
 				_ = tcp.CloseWrite()
 			} else {
 				_ = to.Close()

@@ -21,7 +21,7 @@ func CacheDir() (string, error) {
 		}
 		dir = filepath.Join(base, "im-services")
 	}
-	return dir, os.MkdirAll(dir, 0o700)
+	return dir, os.MkdirAll(dir, 0o700) //nolint:gosec // the user names the folder
 }
 
 // Lock takes the machine-wide lock named by path, waiting for it until ctx ends.

@@ -62,7 +62,7 @@ func Helper(ctx context.Context, root string, building func()) (string, error) {
 // sourceHash names a version of the helper: its sources, its dependencies and the compiler.
 func sourceHash(dir string) (string, error) {
 	h := sha256.New()
-	fmt.Fprintln(h, runtime.Version(), runtime.GOARCH)
+	_, _ = fmt.Fprintln(h, runtime.Version(), runtime.GOARCH)
 	err := fs.WalkDir(os.DirFS(dir), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -72,7 +72,7 @@ func sourceHash(dir string) (string, error) {
 		}
 		text, err := os.ReadFile(filepath.Join(dir, name)) //nolint:gosec // our own sources
 		if err == nil {
-			fmt.Fprintln(h, name, len(text))
+			_, _ = fmt.Fprintln(h, name, len(text))
 			_, err = h.Write(text)
 		}
 		return err

@@ -1,6 +1,7 @@
 package infra
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"net"
@@ -13,9 +14,10 @@ import (
 // Whole clusters take theirs from above it (package cluster).
 func FreePort() (int, error) {
 	const low, high = 12000, 21000
+	var lc net.ListenConfig
 	for range 200 {
 		port := low + rand.IntN(high-low) //nolint:gosec // nothing secret in a port
-		l, err := net.Listen("tcp", Loopback(port))
+		l, err := lc.Listen(context.Background(), "tcp", Loopback(port))
 		if err != nil {
 			continue
 		}

@@ -19,12 +19,14 @@ func Redis(program Program, name, dir, logFile string, port int) Unit {
 		return Unit{}
 	}
 	u := Unit{
-		Spec: process.Spec{Name: name, Path: program.Path, Dir: dir, LogFile: logFile, Env: program.Env,
+		Spec: process.Spec{
+			Name: name, Path: program.Path, Dir: dir, LogFile: logFile, Env: program.Env,
 			Args: []string{
 				"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--daemonize", "no",
 				"--save", "", "--appendonly", "no", "--dir", dir,
 				"--maxmemory", "512mb", "--maxmemory-policy", "noeviction",
-			}},
+			},
+		},
 		Ready: redisReady(port),
 	}
 	if program.Prefix != nil { // the work-alike of the helper
