@@ -62,6 +62,47 @@ func testConfig() Config {
 
 func newWorld(t testing.TB, cfg Config) *world {
 	t.Helper()
+	w := newWorldWithoutHTTP(t, cfg)
+	w.http = httptest.NewServer(w.srv)
+	t.Cleanup(func() { w.srv.Close(); w.http.Close() })
+	w.eventually("lane and keys", func() bool { return w.srv.Ready() && w.lanesUp() == 1 })
+	return w
+}
+
+// bubble makes a world for a fake clock: no sockets; end it with close, inside
+// the bubble.
+func bubble(t *testing.T, cfg Config) *bubbleWorld {
+	t.Helper()
+	b := &bubbleWorld{}
+	b.world = newWorldWithoutHTTP(b.collect(t), cfg)
+	b.eventually("lane and keys", func() bool { return b.srv.Ready() && b.lanesUp() == 1 })
+	return b
+}
+
+// bubbleWorld runs its cleanups before the bubble ends.
+type bubbleWorld struct {
+	*world
+	cleanups []func()
+}
+
+func (b *bubbleWorld) close() {
+	b.srv.Close()
+	for i := len(b.cleanups) - 1; i >= 0; i-- {
+		b.cleanups[i]()
+	}
+}
+
+type cleanupTB struct {
+	testing.TB
+	b *bubbleWorld
+}
+
+func (c cleanupTB) Cleanup(f func()) { c.b.cleanups = append(c.b.cleanups, f) }
+
+func (b *bubbleWorld) collect(t testing.TB) testing.TB { return cleanupTB{t, b} }
+
+func newWorldWithoutHTTP(t testing.TB, cfg Config) *world {
+	t.Helper()
 	codec, err := push.NewCodec([]byte(strings.Repeat("k", 32)))
 	if err != nil {
 		t.Fatal(err)
@@ -94,10 +135,7 @@ func newWorld(t testing.TB, cfg Config) *world {
 		t.Fatal(err)
 	}
 	w.store.push = w.publish
-	w.http = httptest.NewServer(w.srv)
-	t.Cleanup(func() { w.srv.Close(); w.http.Close() })
 	w.srv.SetLogic([]Replica{{ID: "r1", Addr: "r1"}})
-	w.eventually("lane and keys", func() bool { return w.srv.Ready() && w.lanesUp() == 1 })
 	return w
 }
 
@@ -356,6 +394,11 @@ func clientFrame(b0 byte, payload string) []byte {
 // next reads one frame of the server.
 func (r *rawConn) next() (op byte, payload []byte, err error) {
 	_ = r.SetReadDeadline(time.Now().Add(5 * time.Second))
+	return r.next0()
+}
+
+// next0 is next without a deadline.
+func (r *rawConn) next0() (op byte, payload []byte, err error) {
 	var h [10]byte
 	if _, err := io.ReadFull(r, h[:2]); err != nil {
 		return 0, nil, err

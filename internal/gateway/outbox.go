@@ -23,6 +23,7 @@ type outbox struct {
 	mu      sync.Mutex
 	queue   [][]byte
 	bytes   int  // of the queue and of what is being written
+	slack   int  // what the limit is raised by until the outbox is empty
 	writing bool // a writer goroutine is running
 	closing bool // the last frame is queued or written: nothing more
 	dead    bool // the socket is closed
@@ -38,7 +39,7 @@ func (c *conn) send(frame []byte) error { return c.enqueue(frame, c.s.cfg.Outbox
 // sendIfRoom queues a frame that may be lost: not when the outbox is half full.
 func (c *conn) sendIfRoom(frame []byte) {
 	c.out.mu.Lock()
-	full := c.out.bytes+len(frame) > c.s.cfg.OutboxBytes/2
+	full := c.out.bytes+len(frame) > c.s.cfg.OutboxBytes/2 && c.out.bytes > 0
 	c.out.mu.Unlock()
 	if full {
 		c.s.m.dropped.Inc()
@@ -54,8 +55,15 @@ func (c *conn) enqueue(frame []byte, limit int) error {
 		o.mu.Unlock()
 		return errClosing
 	}
-	// One frame always fits: a single large message must reach its reader.
-	if o.bytes > 0 && o.bytes+len(frame) > limit {
+	// One frame always fits, and what follows a large one has room as usual: a
+	// single large message must reach its reader.
+	if o.bytes == 0 {
+		o.slack = 0
+		if len(frame) > limit/2 {
+			o.slack = len(frame)
+		}
+	}
+	if o.bytes+len(frame) > limit+o.slack {
 		o.mu.Unlock()
 		c.s.m.slow.Inc()
 		c.shut(wire.CloseTooSlow, nil)
@@ -172,13 +180,8 @@ func (c *conn) writeAll(queue [][]byte) (size int, err error) {
 	for _, f := range queue {
 		size += len(f)
 	}
-	deadline := time.Now().Add(c.s.cfg.WriteTimeout)
-	if err := c.nc.SetWriteDeadline(deadline); err != nil {
-		return size, err
-	}
 	if len(queue) == 1 {
-		_, err = c.nc.Write(queue[0])
-		return size, err
+		return size, c.writeNow(queue[0])
 	}
 	p := batches.Get().(*[]byte) //nolint:forcetypeassert // the pool holds nothing else
 	defer batches.Put(p)
@@ -192,7 +195,7 @@ func (c *conn) writeAll(queue [][]byte) (size int, err error) {
 			f = nil
 		}
 		if len(batch) > 0 {
-			if _, err = c.nc.Write(batch); err != nil {
+			if err = c.writeNow(batch); err != nil {
 				return size, err
 			}
 			batch = batch[:0]
@@ -200,19 +203,28 @@ func (c *conn) writeAll(queue [][]byte) (size int, err error) {
 		switch {
 		case f == nil:
 		case len(f) > cap(batch):
-			if _, err = c.nc.Write(f); err != nil {
+			if err = c.writeNow(f); err != nil {
 				return size, err
 			}
 		default:
 			batch = append(batch, f...)
 			if i == len(queue)-1 {
-				if _, err = c.nc.Write(batch); err != nil {
+				if err = c.writeNow(batch); err != nil {
 					return size, err
 				}
 			}
 		}
 	}
 	return size, nil
+}
+
+// writeNow writes b; the peer's kernel must take it within WriteTimeout.
+func (c *conn) writeNow(b []byte) error {
+	if err := c.nc.SetWriteDeadline(time.Now().Add(c.s.cfg.WriteTimeout)); err != nil {
+		return err
+	}
+	_, err := c.nc.Write(b)
+	return err
 }
 
 // roomFor returns a channel that is closed once the outbox has drained to half

@@ -1,0 +1,220 @@
+package gateway
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"im-services/internal/im"
+	"im-services/internal/wire"
+)
+
+// TestG13_SlowReaderIsClosed with 4008 or a broken connection, soon, without
+// slowing others, and misses nothing after reconnecting.
+func TestG13_SlowReaderIsClosed(t *testing.T) {
+	cfg := testConfig()
+	cfg.SocketBuffer = 4 << 10
+	cfg.WriteTimeout = 500 * time.Millisecond
+	w := newWorld(t, cfg)
+	w.store.group(24, 35, 36) // the sender is no member: his own echo would count against him
+	a, quick := w.connect(34), w.connect(35)
+	stuck := w.raw(36) // never reads again
+	_ = stuck.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+	w.eventually("live", func() bool {
+		live := false
+		w.srv.hub.each(36, func(c *conn) { c.mu.Lock(); live = c.phase == phaseLive; c.mu.Unlock() })
+		return live
+	})
+	text := strings.Repeat("x", 8<<10)
+	start := time.Now()
+	const n = 300 // 2.4 MB
+	for i := range n {
+		a.chat(int64(i+1), 24, 2, text)
+		if i%10 == 9 {
+			quick.wait(200, i+1) // a sender nobody could follow proves nothing
+		}
+	}
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("others took %v", d)
+	}
+	w.eventually("the slow one is closed", func() bool {
+		found := false
+		w.srv.hub.each(36, func(*conn) { found = true })
+		return !found
+	})
+	if d := time.Since(start); d > 6*time.Second {
+		t.Errorf("closed after %v", d)
+	}
+	back := w.connect(36)
+	back.wait(200, n)
+	for i, f := range back.all(200) {
+		if f.num("seq") != int64(i+1) {
+			t.Fatalf("place %d: seq %d", i, f.num("seq"))
+		}
+	}
+}
+
+// A reader that is only slow for a moment gets the close code once it reads.
+func TestSlowReaderIsToldWhy(t *testing.T) {
+	cfg := testConfig()
+	cfg.OutboxBytes = 4 << 10
+	cfg.SocketBuffer = 4 << 10
+	w := newWorld(t, cfg)
+	r := w.raw(36)
+	var c *conn
+	w.eventually("there", func() bool { w.srv.hub.each(36, func(x *conn) { c = x }); return c != nil })
+	big := seal(append(newFrame(3<<10), make([]byte, 3<<10)...), opText)
+	for c.send(big) == nil {
+	}
+	if got := r.closeCode(); got != int(wire.CloseTooSlow) {
+		t.Fatalf("close code %d", got)
+	}
+}
+
+// TestG9_HalfOpenClientIsDropped within 35 s, and one that answers is not.
+func TestG9_HalfOpenClientIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := bubble(t, Config{})
+		defer w.close()
+		dead := w.srv.acceptPipe(35, im.PlatformWeb)
+		alive := w.srv.acceptPipe(36, im.PlatformWeb)
+		start := time.Now()
+		deadAfter := make(chan time.Duration, 1)
+		go func() { // reads, as a kernel would, but never answers
+			_, _ = io.Copy(io.Discard, dead)
+			deadAfter <- time.Since(start)
+		}()
+		stop := make(chan struct{})
+		go func() {
+			defer close(stop)
+			buf := make([]byte, 256)
+			for {
+				n, err := alive.Read(buf)
+				if err != nil {
+					return
+				}
+				if n >= 2 && buf[0] == finBit|opPing {
+					if _, err := alive.Write(clientFrame(finBit|opPong, "")); err != nil {
+						return
+					}
+				}
+			}
+		}()
+		d := <-deadAfter
+		if d < 10*time.Second || d > 36*time.Second {
+			t.Errorf("dropped after %v", d)
+		}
+		time.Sleep(5 * time.Minute)
+		if n := w.srv.Connections(); n != 1 {
+			t.Errorf("%d connections", n)
+		}
+		_ = alive.Close()
+		<-stop
+		_ = dead.Close()
+	})
+}
+
+func TestTokenEndClosesTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := bubble(t, Config{})
+		defer w.close()
+		c := w.srv.acceptPipe(35, im.PlatformWeb) // for an hour
+		start := time.Now()
+		r := &rawConn{t, c}
+		for {
+			op, p, err := r.next0()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if op == opPing {
+				_, _ = c.Write(clientFrame(finBit|opPong, string(p)))
+			}
+			if op == opClose {
+				if code := int(p[0])<<8 | int(p[1]); code != 4001 {
+					t.Errorf("close code %d", code)
+				}
+				break
+			}
+		}
+		if d := time.Since(start); d < time.Hour || d > time.Hour+2*time.Minute {
+			t.Errorf("closed after %v", d)
+		}
+		_ = c.Close()
+	})
+}
+
+// An idle connection has one goroutine and nothing in its outbox.
+func TestIdleConnectionHoldsOneGoroutine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := bubble(t, Config{})
+		defer w.close()
+		c := w.srv.acceptPipe(35, im.PlatformWeb)
+		synctest.Wait()
+		w.srv.hub.each(35, func(c *conn) {
+			c.out.mu.Lock()
+			if c.out.writing || len(c.out.queue) != 0 {
+				t.Error("a writer is running")
+			}
+			c.out.mu.Unlock()
+		})
+		_ = c.Close()
+	})
+}
+
+func TestRateLimit(t *testing.T) {
+	cfg := testConfig()
+	cfg.FrameRate, cfg.FrameBurst = 10, 20
+	w := newWorld(t, cfg)
+	a := w.connect(34)
+	for range 25 {
+		a.send(heartbeatText)
+	}
+	a.wait(1004, 20)
+	f := a.wait(500, 1)
+	if f.str("reason") != "rate_limited" || f.num("retry_after") != 1 {
+		t.Fatalf("%v", f)
+	}
+	time.Sleep(300 * time.Millisecond)
+	before := len(a.all(1004))
+	a.send(heartbeatText)
+	a.wait(1004, before+1)
+	for range 60 { // goes on regardless
+		_ = a.ws.WriteMessage(1, []byte(heartbeatText))
+	}
+	if code := a.closed(); code != 1008 {
+		t.Errorf("close code %d", code)
+	}
+}
+
+func TestOneLargeFrameAlwaysFits(t *testing.T) {
+	cfg := testConfig()
+	cfg.OutboxBytes = 1 << 10
+	w := newWorld(t, cfg)
+	a, b := w.connect(34), w.connect(35)
+	text := strings.Repeat("x", 50<<10)
+	a.chat(1, 35, 1, text)
+	b.waitTexts(text)
+}
+
+// TestBacklogWaitsForTheReader: a backlog larger than the outbox is written as
+// fast as it is read, and closes nobody.
+func TestBacklogWaitsForTheReader(t *testing.T) {
+	cfg := testConfig()
+	cfg.OutboxBytes = 16 << 10
+	cfg.SocketBuffer = 4 << 10
+	w := newWorld(t, cfg)
+	for i := range 200 {
+		w.store.store(sendOf(1, 35, 34, int64(i+1), fmt.Sprint(i)+strings.Repeat("x", 4<<10)))
+	}
+	b := w.connect(35)
+	b.wait(200, 200)
+	for i, f := range b.all(200) {
+		if f.num("seq") != int64(i+1) {
+			t.Fatalf("place %d: seq %d", i, f.num("seq"))
+		}
+	}
+}
