@@ -1,0 +1,12 @@
+// Package conformance checks a running system against the public protocol, from
+// outside and without using any code of it: every endpoint and frame, every
+// documented refusal, the defects of the original that must not come back
+// (TestDefectNN), and who may do what (TestMatrix).
+//
+// Against any deployment whose auth service runs in debug mode:
+//
+//	make conformance BASE=http://127.0.0.1:8000
+//
+// With IM_E2E=1 and no base URL it starts a cluster of its own. Every run makes
+// accounts of its own and leaves other people's data alone.
+package conformance
