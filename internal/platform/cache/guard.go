@@ -37,7 +37,8 @@ func (g *guard) DialHook(next redis.DialHook) redis.DialHook { return next }
 // ProcessHook guards one command.
 func (g *guard) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		if !g.admit() {
+		ctx, ok := g.admit(ctx)
+		if !ok {
 			cmd.SetErr(ErrAway)
 			return ErrAway
 		}
@@ -52,7 +53,8 @@ func (g *guard) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 // ProcessPipelineHook guards a pipeline or transaction.
 func (g *guard) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
-		if !g.admit() {
+		ctx, ok := g.admit(ctx)
+		if !ok {
 			for _, c := range cmds {
 				c.SetErr(ErrAway)
 			}
@@ -66,14 +68,21 @@ func (g *guard) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proces
 	}
 }
 
-// admit decides whether an operation may go to the server.
-func (g *guard) admit() bool {
-	if g.failures.Load() < tripAfter {
-		return true
+// probing marks the context of a probe: the commands that introduce a new
+// connection pass through the hooks as well, inside the command that needs it.
+type probing struct{}
+
+// admit decides whether an operation may go to the server, and with which context.
+func (g *guard) admit(ctx context.Context) (context.Context, bool) {
+	if g.failures.Load() < tripAfter || ctx.Value(probing{}) != nil {
+		return ctx, true
 	}
 	now := int64(time.Since(start))
 	at := g.probeAt.Load()
-	return now >= at && g.probeAt.CompareAndSwap(at, now+int64(probeEvery))
+	if now < at || !g.probeAt.CompareAndSwap(at, now+int64(probeEvery)) {
+		return ctx, false
+	}
+	return context.WithValue(ctx, probing{}, true), true
 }
 
 // note counts what says "the server does not answer"; any answer resets it, an

@@ -6,6 +6,9 @@ package cache
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -29,6 +32,7 @@ type Config struct {
 // ends within OpTimeout. While Redis does not answer at all, operations fail at
 // once with ErrAway, except for a probe now and then.
 func Open(cfg Config) *redis.Client {
+	quieten()
 	if cfg.OpTimeout <= 0 {
 		cfg.OpTimeout = 100 * time.Millisecond
 	}
@@ -62,6 +66,15 @@ func Open(cfg Config) *redis.Client {
 	c := redis.NewClient(opts)
 	c.AddHook(&guard{timeout: cfg.OpTimeout})
 	return c
+}
+
+// quieten sends the library's own lines, one for each failed dial, to slog.
+var quieten = sync.OnceFunc(func() { redis.SetLogger(libraryLog{}) })
+
+type libraryLog struct{}
+
+func (libraryLog) Printf(ctx context.Context, format string, v ...any) {
+	slog.DebugContext(ctx, "redis client", "msg", fmt.Sprintf(format, v...))
 }
 
 // Ping reports whether Redis answers now.

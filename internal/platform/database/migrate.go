@@ -20,8 +20,12 @@ var tableName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
 
 // Migrate applies, in order, the migrations in dir of fsys that the database
 // lacks. Several processes may call it at once: one works, the others wait.
-// Use a pool opened with Config.ForMigration.
+// Use a pool of its own, opened with Config.ForMigration: the lock needs
+// connections besides the one that migrates.
 func Migrate(ctx context.Context, db *sqlx.DB, fsys fs.FS, dir, versionTable string) error {
+	if n := db.Stats().MaxOpenConnections; n > 0 && n < 3 {
+		return fmt.Errorf("database: migrate: a pool of %d connections is too small", n)
+	}
 	locker, err := lock.NewMySQLTableLocker(
 		lock.WithTableName(versionTable+"_lock"),
 		lock.WithTableLockID(int64(crc32.ChecksumIEEE([]byte(versionTable)))),
