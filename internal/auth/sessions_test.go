@@ -308,21 +308,23 @@ func TestG16_TokenOfAFastClockIsRevokedToo(t *testing.T) {
 func TestG16_RevocationFeedMissesNothing(t *testing.T) {
 	e := newEnv(t, debugMode)
 	other := e.replica(debugMode)
-	const users, each = 6, 15
-	var wg sync.WaitGroup
+	const users, each = 8, 25
+	ids, sessions := make([]int64, users), make([][]string, users)
 	for i := range users {
-		s := []*env{e, other}[i%2]
-		u := e.newUser()
-		sessions := make([]string, each)
-		for j := range sessions {
-			sessions[j] = fmt.Sprintf("%032x", i*1000+j)
+		ids[i] = e.newUser().GetId()
+		for j := range each {
+			sessions[i] = append(sessions[i], fmt.Sprintf("%032x", i*1000+j))
 			require.NoError(t, e.store.inTx(t.Context(), func(tx *sqlx.Tx) error {
-				return insertSession(t.Context(), tx, sessions[j], im.UserID(u.GetId()), time.Now(), time.Now().Add(time.Hour))
+				return insertSession(t.Context(), tx, sessions[i][j], im.UserID(ids[i]), time.Now(), time.Now().Add(time.Hour))
 			}))
 		}
+	}
+	var wg sync.WaitGroup
+	for i := range users { // all at once
+		s := []*env{e, other}[i%2]
 		wg.Go(func() {
-			for _, id := range sessions {
-				if _, err := s.Logout(context.Background(), &authv1.LogoutRequest{UserId: u.GetId(), SessionId: id}); err != nil {
+			for _, id := range sessions[i] {
+				if _, err := s.Logout(context.Background(), &authv1.LogoutRequest{UserId: ids[i], SessionId: id}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -352,7 +354,7 @@ func TestG16_RevocationFeedMissesNothing(t *testing.T) {
 		poll()
 	}
 	poll()
-	require.Len(t, seen, users*each)
+	require.Equal(t, users*each, len(seen), "a reader with a cursor missed some")
 	require.Zero(t, poll())
 }
 
