@@ -36,6 +36,7 @@ func standIns(t *testing.T) string {
 
 func testOptions(t *testing.T) Options {
 	t.Helper()
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // the stand-ins may be built with -race
 	return Options{StateDir: t.TempDir(), BinDir: standIns(t), Progress: t.Output()}
 }
 

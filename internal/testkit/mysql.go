@@ -2,9 +2,7 @@ package testkit
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -41,17 +39,14 @@ type MySQLServer struct {
 // StartMySQL starts a database server of the test's own, for tests that hurt it.
 func StartMySQL(t testing.TB) *MySQLServer {
 	t.Helper()
-	source, err := mysqlTemplate()
+	program, err := mysqlProgram()
 	if err != nil {
 		t.Fatalf("testkit: no database server: %v", err)
 	}
 	var m infra.MySQL
 	s, _ := start(t, "mysql", 1, func(dir string, ports []int) (infra.Unit, error) {
-		m = describeMySQL(source.program, dir, ports[0])
-		if err := os.CopyFS(m.DataDir(), os.DirFS(source.template)); err != nil {
-			return infra.Unit{}, err
-		}
-		return m.Unit()
+		m = describeMySQL(program, dir, ports[0])
+		return prepareMySQL(m)
 	})
 	return &MySQLServer{Server: s, DSN: newDatabase(t, m.DSN(""))}
 }
@@ -59,7 +54,7 @@ func StartMySQL(t testing.TB) *MySQLServer {
 // sharedMySQL starts the server of this process and returns a DSN without a
 // database.
 var sharedMySQL = sync.OnceValues(func() (string, error) {
-	source, err := mysqlTemplate()
+	program, err := mysqlProgram()
 	if err != nil {
 		return "", err
 	}
@@ -73,11 +68,8 @@ var sharedMySQL = sync.OnceValues(func() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		m := describeMySQL(source.program, filepath.Join(base, fmt.Sprintf("mysql%d", try)), port)
-		if err := os.CopyFS(m.DataDir(), os.DirFS(source.template)); err != nil {
-			return "", err
-		}
-		unit, err := m.Unit()
+		m := describeMySQL(program, filepath.Join(base, fmt.Sprintf("mysql%d", try)), port)
+		unit, err := prepareMySQL(m)
 		if err != nil {
 			return "", err
 		}
@@ -98,39 +90,22 @@ func describeMySQL(program infra.Program, dir string, port int) infra.MySQL {
 	}
 }
 
-// mysqlSource is a server program and an initialised data directory to copy
-// from: copying takes a tenth of the time of initialising.
-type mysqlSource struct {
-	program  infra.Program
-	template string
-}
-
-// mysqlTemplate finds the server and makes the data directory, once per machine.
-var mysqlTemplate = sync.OnceValues(func() (mysqlSource, error) {
+// mysqlProgram finds the server, once per process.
+var mysqlProgram = sync.OnceValues(func() (infra.Program, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), helperLimit)
 	defer cancel()
-	program, err := infra.FindMySQL(ctx, quiet())
-	if err != nil {
-		return mysqlSource{}, err
-	}
-	version, err := program.Version(ctx)
-	if err != nil {
-		return mysqlSource{}, err
-	}
-	cache, err := infra.CacheDir()
-	if err != nil {
-		return mysqlSource{}, err
-	}
-	sum := sha256.Sum256([]byte(program.Path + version))
-	dir := filepath.Join(cache, "mysql-template", hex.EncodeToString(sum[:8]))
-	unlock, err := infra.Lock(ctx, dir+".lock")
-	if err != nil {
-		return mysqlSource{}, err
-	}
-	defer unlock()
-	m := describeMySQL(program, dir, 0)
-	return mysqlSource{program, m.DataDir()}, m.Prepare(ctx)
+	return infra.FindMySQL(ctx, quiet())
 })
+
+// prepareMySQL makes a data directory for m and describes the server.
+func prepareMySQL(m infra.MySQL) (infra.Unit, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	if err := m.Prepare(ctx); err != nil {
+		return infra.Unit{}, err
+	}
+	return m.Unit()
+}
 
 var databases atomic.Int64
 

@@ -72,44 +72,26 @@ func (m MySQL) OwnDSN(database string) string {
 	return fmt.Sprintf("%s:%s@tcp(%s)/%s", database, m.Password, Loopback(m.Port), database)
 }
 
-// Prepare makes the data directory unless it exists; it takes about a second.
+// Prepare makes the data directory unless it exists.
 func (m MySQL) Prepare(ctx context.Context) error {
 	if _, err := os.Stat(filepath.Join(m.DataDir(), "mysql")); err == nil {
 		return nil
 	}
+	template, err := mysqlTemplate(ctx, m.Program)
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(m.Dir, 0o700); err != nil {
 		return err
 	}
-	// Made under another name first: an initialisation that was cut short must
-	// not look like a data directory.
+	// Made under another name first: a copy that was cut short must not look
+	// like a data directory.
 	tmp := m.DataDir() + ".new"
 	if err := os.RemoveAll(tmp); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	redo := "--innodb-log-file-size=" + strconv.Itoa(m.RedoLogMB) + "M"
-	var cmd *exec.Cmd
-	if m.Program.Init != "" {
-		args := []string{"--no-defaults"}
-		if m.Program.Root != "" {
-			args = append(args, "--basedir="+filepath.Join(m.Program.Root, "usr"))
-		}
-		args = append(args, "--datadir="+tmp, "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve", redo)
-		args = append(args, asRoot()...)
-		for _, p := range m.Program.Prefix {
-			if !strings.HasPrefix(p, "--basedir") {
-				args = append(args, p)
-			}
-		}
-		cmd = exec.CommandContext(ctx, m.Program.Init, args...) //nolint:gosec // a program we found ourselves
-	} else {
-		args := append([]string{"--no-defaults", "--initialize-insecure", "--datadir=" + tmp, redo}, asRoot()...)
-		cmd = exec.CommandContext(ctx, m.Program.Path, append(args, m.Program.Prefix...)...) //nolint:gosec // a program we found ourselves
-	}
-	cmd.Env = append(os.Environ(), m.Program.Env...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("initialise the database with %s: %w\n%s", cmd.Path, err, out)
+	if err := os.CopyFS(tmp, os.DirFS(template)); err != nil {
+		return err
 	}
 	return os.Rename(tmp, m.DataDir())
 }
