@@ -222,12 +222,16 @@ func (c *Cluster) startMySQL(ctx context.Context, p *Process) error {
 
 func (c *Cluster) startRedis(ctx context.Context, p *Process, helper func() (string, error)) error {
 	program, err := infra.FindRedis(ctx, c.log)
+	if ctx.Err() != nil {
+		return err
+	}
 	if err != nil {
 		bin, helperErr := helper()
 		if helperErr != nil {
 			return errors.Join(err, helperErr)
 		}
-		c.say("WARNING: no Redis to be had; a work-alike stands in: slower, and not to be measured")
+		c.log.Warn("no Redis", "err", err)
+		c.say("WARNING: no Redis to be had, make logs NAME=supervisor says why; a work-alike stands in: slower, and not to be measured")
 		program = infra.Program{Path: bin, Prefix: []string{"redis"}, Origin: "work-alike built in"}
 	}
 	dir := c.state.data("redis")
