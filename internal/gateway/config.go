@@ -38,7 +38,8 @@ type Config struct {
 	// Default 0: no limit.
 	ConnectRate int `yaml:"connect_rate"`
 	// FrameRate is how many frames per second a connection may send in the long
-	// run, FrameBurst how many at once. Defaults 5,000 and 10,000; negative: no limit.
+	// run, FrameBurst how many at once. Defaults 20,000 and 40,000, which only stop
+	// a flood; negative: no limit.
 	FrameRate  int `yaml:"frame_rate"`
 	FrameBurst int `yaml:"frame_burst"`
 	// Window is how many sends of a connection may be unanswered before no more
@@ -115,8 +116,8 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.TimeZone, "Asia/Shanghai")
 	orDefault(&c.MultiDevice, multiDisplace)
 	orDefault(&c.MaxConnections, 18_000)
-	orDefault(&c.FrameRate, 5_000)
-	orDefault(&c.FrameBurst, 10_000)
+	orDefault(&c.FrameRate, 20_000)
+	orDefault(&c.FrameBurst, 40_000)
 	orDefault(&c.Window, 256)
 	orDefault(&c.WindowBytes, 1<<20)
 	orDefault(&c.OutboxBytes, 256<<10)

@@ -299,6 +299,14 @@ func (r *replica) Backlog(req *logicv1.BacklogRequest, st grpc.ServerStreamingSe
 		return err
 	}
 	for _, run := range runs {
+		for part := range slices.Chunk(run.GetMessages(), 20) {
+			if err := st.Send(&logicv1.BacklogResponse{Conversations: []*logicv1.BacklogConversation{{
+				ConversationId: run.GetConversationId(), Messages: part, Position: part[len(part)-1].GetSeq(),
+			}}}); err != nil {
+				return err
+			}
+		}
+		run.Messages = nil
 		if err := st.Send(&logicv1.BacklogResponse{Conversations: []*logicv1.BacklogConversation{run}}); err != nil {
 			return err
 		}

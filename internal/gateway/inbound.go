@@ -12,6 +12,10 @@ import (
 	"im-services/internal/wire"
 )
 
+// asksPerConn is how many of its questions a connection may have open at once:
+// all connections share maxAsks.
+const asksPerConn = 8
+
 // callTimeout bounds a call to a service on behalf of one frame.
 const callTimeout = 2 * time.Second
 
@@ -134,20 +138,21 @@ func (c *conn) refuse(in *wire.Inbound, err error) {
 
 // ask does what needs a call to a service, beside the reader.
 func (c *conn) ask(in wire.Inbound) {
-	if !c.acquire(0) {
+	size := c.s.cfg.WindowBytes / asksPerConn
+	if !c.acquire(size) {
 		return
 	}
 	select {
 	case c.s.asks <- struct{}{}:
 	default:
-		c.answered(0)
+		c.answered(size)
 		e := im.E(im.KindExhausted, "overloaded", nil)
 		e.RetryAfter = time.Second
 		c.refuse(&in, e)
 		return
 	}
 	c.s.wg.Go(func() {
-		defer c.answered(0)
+		defer c.answered(size)
 		defer func() { <-c.s.asks }()
 		ctx, cancel := context.WithTimeout(c.s.ctx, callTimeout)
 		defer cancel()

@@ -218,3 +218,32 @@ func TestBacklogWaitsForTheReader(t *testing.T) {
 		}
 	}
 }
+
+// TestG14_StuckBacklogDelaysNobody: who does not read his backlog gives up his
+// turn, and in the end his place.
+func TestG14_StuckBacklogDelaysNobody(t *testing.T) {
+	cfg := testConfig()
+	cfg.SyncConcurrency = 1
+	cfg.OutboxBytes = 16 << 10
+	cfg.SocketBuffer = 4 << 10
+	cfg.WriteTimeout = 2 * time.Second
+	w := newWorld(t, cfg)
+	for i := range 800 {
+		w.store.store(sendOf(1, 35, 34, int64(i+1), strings.Repeat("x", 16<<10)))
+	}
+	w.raw(35) // never reads
+	w.eventually("the backlog is stuck", func() bool {
+		stuck := false
+		w.srv.hub.each(35, func(c *conn) { c.out.mu.Lock(); stuck = c.out.room != nil; c.out.mu.Unlock() })
+		return stuck
+	})
+	start := time.Now()
+	w.connect(36)
+	if d := time.Since(start); d > time.Second {
+		t.Errorf("another connection went live after %v", d)
+	}
+	w.eventually("the stuck one is closed", func() bool { return w.srv.Connections() == 1 })
+	if d := time.Since(start); d > 6*time.Second {
+		t.Errorf("closed after %v", d)
+	}
+}

@@ -169,8 +169,8 @@ func (s *Server) Close() {
 
 // forget takes a closed connection out; called once, by its reader.
 func (s *Server) forget(c *conn) {
+	s.reports.disconnect(c) // before it is gone: a drain waits for the last to be gone
 	s.hub.remove(c)
-	s.reports.disconnect(c)
 }
 
 // origin names a connection in the whole system.

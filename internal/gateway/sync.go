@@ -156,12 +156,8 @@ func (c *conn) registered(pv im.PV, epoch string) {
 func (c *conn) writeRun(ctx context.Context, run *logicv1.BacklogConversation) error {
 	conv := im.ConversationID(run.GetConversationId())
 	for _, pb := range run.GetMessages() {
-		for room := c.roomFor(); room != nil; room = c.roomFor() {
-			select {
-			case <-room:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+		if err := c.waitForRoom(ctx); err != nil {
+			return err
 		}
 		m := c.s.newMessage(pb)
 		c.mu.Lock()
@@ -190,6 +186,39 @@ func (c *conn) writeRun(ctx context.Context, run *logicv1.BacklogConversation) e
 		c.setPositionLocked(conv, seq)
 	}
 	return nil
+}
+
+// waitForRoom waits until the client has read enough. Its turn goes to others
+// meanwhile; a client that takes too long is too slow.
+func (c *conn) waitForRoom(ctx context.Context) error {
+	for {
+		room := c.roomFor()
+		if room == nil {
+			return nil
+		}
+		<-c.s.syncs
+		late := time.NewTimer(2 * c.s.cfg.WriteTimeout)
+		var err error
+		select {
+		case <-room:
+		case <-late.C:
+			c.closeWith(wire.CloseTooSlow, nil)
+			err = errClosing
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		late.Stop()
+		if err != nil {
+			c.s.syncs <- struct{}{} // limitSyncs takes it back
+			return err
+		}
+		select {
+		case c.s.syncs <- struct{}{}:
+		case <-ctx.Done():
+			c.s.syncs <- struct{}{}
+			return ctx.Err()
+		}
+	}
 }
 
 // newMessage builds a message and its frame.
