@@ -31,7 +31,7 @@ type Registration struct {
 	lease clientv3.LeaseID
 }
 
-// Register announces an instance and keeps it announced until Deregister: a
+// Register announces an instance and keeps it announced until Deregister or Close: a
 // lost lease is replaced by a new one, with jitter. It waits for the first
 // announcement no longer than ctx allows and returns without an error if etcd
 // is away then; the attempts go on.
@@ -42,7 +42,7 @@ func (r *Registry) Register(ctx context.Context, service, id, addr string, meta 
 	if addr == "" {
 		return nil, errors.New("discovery: no address to announce")
 	}
-	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	life, cancel := context.WithCancel(r.ctx)
 	g := &Registration{
 		registry: r,
 		key:      r.folder(service) + id,
@@ -51,7 +51,7 @@ func (r *Registry) Register(ctx context.Context, service, id, addr string, meta 
 		done:     make(chan struct{}),
 	}
 	first := make(chan struct{})
-	go g.keep(life, first)
+	r.wg.Go(func() { g.keep(life, first) })
 	wait, stop := context.WithTimeout(ctx, opLimit)
 	defer stop()
 	select {
