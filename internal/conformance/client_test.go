@@ -332,3 +332,11 @@ func texts(rows []map[string]any, member string) []string {
 	}
 	return out
 }
+
+func readAll(t testing.TB, resp *http.Response) []byte {
+	t.Helper()
+	raw, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	return raw
+}
