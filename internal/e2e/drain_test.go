@@ -31,7 +31,7 @@ func TestG18_RollingRestart(t *testing.T) {
 	wg.Wait()
 	l.settle()
 	l.check()
-	t.Logf("%d messages", l.sent())
+	t.Log(l.figures())
 }
 
 // A gateway that stops says so to every connection, with the code for "come back".

@@ -33,7 +33,11 @@ func TestG12_UnfriendEndsSendsAtOnce(t *testing.T) {
 			written := make(chan int, 1)
 			wg.Go(func() { // writes
 				count := 0
-				defer func() { written <- count }()
+				defer func() {
+					written <- count
+					// The pong makes the reader look at the count.
+					_ = s.Write([]byte(`{"msg_code":1004,"message":"ping"}`))
+				}()
 				for i := int64(1); ; i++ {
 					select {
 					case <-stop:

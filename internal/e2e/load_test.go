@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,11 +38,12 @@ type person struct {
 	client *imclient.Client
 
 	mu    sync.Mutex
-	shown map[int64][]row     // guarded by mu; per conversation, in the order shown
-	acked map[int64]ackedSend // guarded by mu; by client message id
-	posts map[int64]*post     // guarded by mu
-	again map[int64]bool      // guarded by mu; client message ids sent more than once
-	lost  []imclient.Settled  // guarded by mu; refused or unknown
+	shown map[int64][]row         // guarded by mu; per conversation, in the order shown
+	acked map[int64]ackedSend     // guarded by mu; by client message id
+	posts map[int64]*post         // guarded by mu
+	again map[int64]bool          // guarded by mu; client message ids sent more than once
+	at    map[int64]time.Duration // guarded by mu; when each message id was shown
+	lost  []imclient.Settled      // guarded by mu; refused or unknown
 }
 
 type post struct {
@@ -114,7 +116,7 @@ func (l *load) thread(channel int, group int64, people ...*person) {
 
 // join starts a client for u at gateway n; it moves to the other when it fails.
 func (l *load) join(u *someone, n int) *person {
-	p := &person{someone: u, shown: map[int64][]row{}, acked: map[int64]ackedSend{}, posts: map[int64]*post{}, again: map[int64]bool{}}
+	p := &person{someone: u, shown: map[int64][]row{}, acked: map[int64]ackedSend{}, posts: map[int64]*post{}, again: map[int64]bool{}, at: map[int64]time.Duration{}}
 	cfg := imclient.Config{
 		User: u.User, Addresses: gateways(n), Heartbeat: time.Second, Silence: 5 * time.Second, AckTimeout: 3 * time.Second,
 		BackoffMax: time.Second,
@@ -122,6 +124,7 @@ func (l *load) join(u *someone, n int) *person {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			p.shown[f.Conversation] = append(p.shown[f.Conversation], row{f.Seq, f.ID, f.From, f.ClientID, f.Text()})
+			p.at[f.ID] = imclient.Now()
 		},
 		OnSettled: func(s *imclient.Settled) {
 			p.mu.Lock()
@@ -379,10 +382,47 @@ func (th *thread) checkPerson(t testing.TB, p *person, rows []imclient.Row) {
 	require.Equal(t, want, got, "%d was not shown the history", p.ID)
 }
 
-// sent counts the acknowledged messages.
-func (l *load) sent() (n int) {
-	for _, p := range l.people {
-		n += p.client.Stats().Acked
+// figures are what a load saw of the system's speed.
+type figures struct {
+	acked                       int
+	slowestAck                  time.Duration // from posting to the answer
+	slowestPush                 time.Duration // from the answer to the last recipient
+	reconnects, resent, repeats int
+}
+
+func (f figures) String() string {
+	return fmt.Sprintf("%d messages; slowest answer %s, slowest arrival after the answer %s; %d reconnects, %d sent again, %d repeats dropped by clients",
+		f.acked, f.slowestAck.Round(time.Millisecond), f.slowestPush.Round(time.Millisecond), f.reconnects, f.resent, f.repeats)
+}
+
+func (l *load) figures() (f figures) {
+	for _, th := range l.threads {
+		for _, from := range th.people {
+			from.mu.Lock()
+			acked := maps.Clone(from.acked)
+			from.mu.Unlock()
+			for _, a := range acked {
+				if a.post.thread != th {
+					continue
+				}
+				f.acked++
+				f.slowestAck = max(f.slowestAck, a.At-a.Posted)
+				for _, to := range th.people {
+					to.mu.Lock()
+					at, ok := to.at[a.ID]
+					to.mu.Unlock()
+					if ok {
+						f.slowestPush = max(f.slowestPush, at-a.At)
+					}
+				}
+			}
+		}
 	}
-	return n
+	for _, p := range l.people {
+		st := p.client.Stats()
+		f.reconnects += st.Connects - 1
+		f.resent += st.Resent
+		f.repeats += st.Duplicates
+	}
+	return f
 }

@@ -138,10 +138,15 @@ func friends(t testing.TB) (a, b *someone) {
 	return a, b
 }
 
-// soon bounds the steps of a test.
-func soon(t testing.TB) context.Context {
+// soon bounds the steps of a test; also in cleanups, where t.Context has ended.
+func soon(t testing.TB) context.Context { return bounded(t, 20*time.Second) }
+
+// slowly bounds what may take a drain and a start.
+func slowly(t testing.TB) context.Context { return bounded(t, 60*time.Second) }
+
+func bounded(t testing.TB, d time.Duration) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), d)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -149,8 +154,7 @@ func soon(t testing.TB) context.Context {
 // healthy returns once every process serves.
 func healthy(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-	defer cancel()
+	ctx := slowly(t)
 	for _, p := range system.Processes() {
 		require.NoError(t, p.WaitReady(ctx), p.Name())
 	}
@@ -195,5 +199,14 @@ func quiet(t testing.TB, s *imclient.Socket) {
 		require.Equal(t, imclient.CodeHeartbeat, f.Code, "%s", f.Raw)
 		require.Equal(t, "pong", f.Text())
 		return
+	}
+}
+
+// linger keeps reading for a while, as a live client does: pings are answered
+// only by somebody who reads.
+func linger(t testing.TB, s *imclient.Socket, d time.Duration) {
+	t.Helper()
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		quiet(t, s)
 	}
 }

@@ -55,13 +55,11 @@ func TestG1_ThousandMessagesWhileOffline(t *testing.T) {
 	sendAll(t, a, 1, imclient.Private, b.ID, 1000)
 	back := dial(t, b, 1, "")
 	expect(t, back, 1, 1000)
-	quiet(t, back)
-	time.Sleep(time.Second) // the pong after the frames proved receipt; it is noted within 200 ms
+	linger(t, back, time.Second) // the pong after the frames proves receipt; it is noted within 200 ms
 	back.Cut()
 
 	again := dial(t, b, 2, "")
-	time.Sleep(300 * time.Millisecond)
-	quiet(t, again)
+	linger(t, again, 300*time.Millisecond)
 	_, err := a.api.Send(soon(t), &imclient.Outgoing{ClientID: 5, To: b.ID, Text: "number 1001"})
 	require.NoError(t, err)
 	expect(t, again, 1001, 1)
@@ -145,8 +143,7 @@ func TestD12_FirstPageOfHistoryIsNotReplayed(t *testing.T) {
 	require.EqualValues(t, 31, rows[0].Seq)
 	s := dial(t, b, 2, "")
 	expect(t, s, 1, 30)
-	time.Sleep(200 * time.Millisecond)
-	quiet(t, s)
+	linger(t, s, 200*time.Millisecond)
 	_, err = a.api.Send(soon(t), &imclient.Outgoing{ClientID: 5, To: b.ID, Text: "number 51"})
 	require.NoError(t, err)
 	expect(t, s, 51, 1)
@@ -158,8 +155,11 @@ func TestG1_GroupMessagesWhileOffline(t *testing.T) {
 	group, err := a.api.CreateGroup(soon(t), "offline", b.ID)
 	require.NoError(t, err)
 	first := dial(t, b, 2, "")
-	time.Sleep(300 * time.Millisecond)
-	quietAfterNotices(t, first)
+	for range 10 { // notices of the new group may come
+		require.NoError(t, first.Write([]byte(`{"msg_code":1004,"message":"ping"}`)))
+		next(t, first, imclient.CodeHeartbeat)
+		time.Sleep(30 * time.Millisecond)
+	}
 	first.Shut()
 	sendAll(t, a, 1, imclient.Group, group, 100)
 	s := dial(t, b, 1, "")
@@ -175,14 +175,6 @@ func TestG1_GroupMessagesWhileOffline(t *testing.T) {
 		require.Equal(t, fmt.Sprintf("number %d", n), f.Text())
 	}
 	quiet(t, s)
-}
-
-// quietAfterNotices is quiet for a socket to which group notices may still come.
-func quietAfterNotices(t testing.TB, s *imclient.Socket) {
-	t.Helper()
-	require.NoError(t, s.Write([]byte(`{"msg_code":1004,"message":"ping"}`)))
-	for f := next(t, s, imclient.CodeHeartbeat); f == nil; {
-	}
 }
 
 // A client that keeps cursors gets by sync what it would get by push, and is
