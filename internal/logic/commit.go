@@ -22,6 +22,8 @@ type committed struct {
 	// outbox names the outbox rows to remove once published.
 	outbox   []int64
 	messages []committedMessage
+	// events follow the messages, at most once.
+	events []*pushv1.Event
 }
 
 // committedMessage is a stored message and who is to get it.

@@ -2,13 +2,14 @@ package logic
 
 import (
 	"context"
+	"crypto/sha256"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jmoiron/sqlx"
 
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/im"
-	"im-services/internal/platform/database"
 )
 
 // SetPrivate implements logicv1.ConversationServiceServer. The conversation's
@@ -19,71 +20,129 @@ func (s *Server) SetPrivate(ctx context.Context, req *logicv1.SetPrivateRequest)
 		return nil, im.E(im.KindInvalid, "to_id_invalid", nil)
 	}
 	lo, hi := pairOf(a, b)
-	resp := &logicv1.SetPrivateResponse{}
-	run := func() error {
-		return database.InTx(ctx, s.store.db, func(tx *sqlx.Tx) error {
-			id, err := s.store.ensurePair(ctx, tx, convKey{lo, int64(hi)}, false)
-			if err != nil {
-				return err
-			}
-			resp.ConversationId = int64(id)
-			if _, err := tx.ExecContext(ctx, `UPDATE conversations SET open = ?, relation_version = ? WHERE id = ? AND relation_version < ?`,
-				req.GetOpen(), req.GetVersion(), int64(id), req.GetVersion()); err != nil {
-				return err
-			}
-			if !req.GetOpen() || !req.GetWithSessions() {
-				return nil
-			}
-			if resp.SessionIdA, err = s.ensureSession(ctx, tx, a, im.Private, int64(b), req.GetSessionIdA()); err != nil {
-				return err
-			}
-			resp.SessionIdB, err = s.ensureSession(ctx, tx, b, im.Private, int64(a), 0)
+	var resp *logicv1.SetPrivateResponse
+	err := s.store.inTx(ctx, func(tx *sqlx.Tx) error {
+		resp = &logicv1.SetPrivateResponse{}
+		id, err := s.store.ensurePair(ctx, tx, convKey{lo, int64(hi)}, false)
+		if err != nil {
 			return err
-		})
-	}
-	err := run()
-	if database.IsDuplicate(err) {
-		err = run()
-	}
+		}
+		resp.ConversationId = int64(id)
+		convs, err := lockConversations(ctx, tx, []im.ConversationID{id})
+		if err != nil {
+			return err
+		}
+		open, version := convs[id].Open, convs[id].RelationVersion
+		if req.GetVersion() > version {
+			open = req.GetOpen()
+			if _, err := tx.ExecContext(ctx, `UPDATE conversations SET open = ?, relation_version = ? WHERE id = ?`,
+				open, req.GetVersion(), int64(id)); err != nil {
+				return err
+			}
+		}
+		if !open || !req.GetOpen() || !req.GetWithSessions() {
+			return nil // also when a newer change closed it: nothing is left to be made
+		}
+		if resp.SessionIdA, err = s.store.ensureSession(ctx, tx, a, im.Private, int64(b), req.GetSessionIdA()); err != nil {
+			return err
+		}
+		resp.SessionIdB, err = s.store.ensureSession(ctx, tx, b, im.Private, int64(a), 0)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
 	return resp, nil
 }
 
-// ensureSession returns the owner's session with a user or group, made with the
-// wanted id (0: any) if there is none, and visible again if it was hidden.
-func (s *Server) ensureSession(ctx context.Context, tx *sqlx.Tx, owner im.UserID, kind im.ChannelKind, target, wanted int64) (int64, error) {
-	if wanted == 0 {
-		var err error
-		if wanted, err = s.store.objectIDs.take(ctx, 1, 0); err != nil {
-			return 0, err
-		}
-	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO sessions (id, owner_id, kind, target_id, created_at_ms) VALUES (?,?,?,?,?)
-		ON DUPLICATE KEY UPDATE hidden = 0`, wanted, int64(owner), int64(kind), target, time.Now().UnixMilli()); err != nil {
-		return 0, err
-	}
-	var id int64
-	err := tx.GetContext(ctx, &id, `SELECT id FROM sessions WHERE owner_id = ? AND kind = ? AND target_id = ?`, int64(owner), int64(kind), target)
-	return id, err
-}
+// maxAllocate bounds the ids handed out by one call.
+const maxAllocate = 10_000
 
 // AllocateIDs implements logicv1.ConversationServiceServer.
 func (s *Server) AllocateIDs(ctx context.Context, req *logicv1.AllocateIDsRequest) (*logicv1.AllocateIDsResponse, error) {
-	n := min(max(req.GetCount(), 1), idBlock)
+	n := min(max(req.GetCount(), 1), maxAllocate)
 	first, err := s.store.objectIDs.take(ctx, int(n), 0)
 	if err != nil {
-		return nil, err
+		return nil, failed(err)
 	}
 	return &logicv1.AllocateIDsResponse{First: first, Count: n}, nil
 }
 
 // Notify implements logicv1.ConversationServiceServer.
 func (s *Server) Notify(ctx context.Context, req *logicv1.NotifyRequest) (*logicv1.NotifyResponse, error) {
+	if len(req.GetEvent().GetUserIds()) == 0 || req.GetEvent().GetBody() == nil {
+		return nil, im.E(im.KindInvalid, "event_invalid", nil)
+	}
 	n, err := s.pub.event(ctx, req.GetEvent())
 	if err != nil {
 		return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
 	}
 	return &logicv1.NotifyResponse{Connections: int32(n)}, nil //nolint:gosec // small
 }
+
+// RegisterUpload implements logicv1.ConversationServiceServer. Repeating it is
+// harmless; a key that names another file is a conflict.
+func (s *Server) RegisterUpload(ctx context.Context, req *logicv1.RegisterUploadRequest) (*logicv1.RegisterUploadResponse, error) {
+	user := im.UserID(req.GetUserId())
+	switch {
+	case !user.Valid(), req.GetKey() == "", len(req.GetKey()) > 255, req.GetSize() < 0, len(req.GetSha256()) != sha256.Size,
+		utf8.RuneCountInString(req.GetName()) > 255, len(req.GetContentType()) > 127, !utf8.ValidString(req.GetName()):
+		return nil, im.E(im.KindInvalid, "upload_invalid", nil)
+	}
+	res, err := s.store.db.ExecContext(ctx, `INSERT IGNORE INTO uploads (object_key, user_id, name, content_type, size, sha256, created_at_ms) VALUES (?,?,?,?,?,?,?)`,
+		req.GetKey(), int64(user), req.GetName(), req.GetContentType(), req.GetSize(), req.GetSha256(), time.Now().UnixMilli())
+	if err != nil {
+		return nil, failed(err)
+	}
+	if n, err := res.RowsAffected(); err == nil && n == 0 {
+		var same bool
+		if err := s.store.db.GetContext(ctx, &same, `SELECT user_id = ? AND size = ? AND sha256 = ? FROM uploads WHERE object_key = ?`,
+			int64(user), req.GetSize(), req.GetSha256(), req.GetKey()); err != nil {
+			return nil, failed(err)
+		}
+		if !same {
+			return nil, im.E(im.KindConflict, "upload_conflict", nil)
+		}
+	}
+	return &logicv1.RegisterUploadResponse{}, nil
+}
+
+// Presence implements logicv1.ConversationServiceServer. For a viewer, whoever
+// is not his friend is away, indistinguishably.
+func (s *Server) Presence(ctx context.Context, req *logicv1.PresenceRequest) (*logicv1.PresenceResponse, error) {
+	if len(req.GetUserIds()) > maxPresenceUsers {
+		return nil, im.E(im.KindInvalid, "too_many_users", nil)
+	}
+	asked := make([]im.UserID, 0, len(req.GetUserIds()))
+	for _, id := range req.GetUserIds() {
+		if u := im.UserID(id); u.Valid() {
+			asked = append(asked, u)
+		}
+	}
+	if viewer := im.UserID(req.GetViewerId()); viewer != 0 {
+		friends, err := s.store.openWith(ctx, s.store.db, viewer, asked)
+		if err != nil {
+			return nil, failed(err)
+		}
+		visible := asked[:0:0]
+		for _, u := range asked {
+			if friends[u] {
+				visible = append(visible, u)
+			}
+		}
+		asked = visible
+	}
+	status, err := s.presence.status(ctx, asked)
+	if err != nil {
+		return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
+	}
+	resp := &logicv1.PresenceResponse{Users: make([]*logicv1.UserPresence, 0, len(req.GetUserIds()))}
+	for _, id := range req.GetUserIds() {
+		st := status[im.UserID(id)]
+		resp.Users = append(resp.Users, &logicv1.UserPresence{UserId: id, Online: st.online, Version: st.version})
+	}
+	return resp, nil
+}
+
+// maxPresenceUsers bounds one question.
+const maxPresenceUsers = 5000

@@ -104,12 +104,14 @@ func (p *publisher) run(ch <-chan *committed) {
 			}
 		}
 		var (
-			msgs []committedMessage
-			rows []int64
+			msgs   []committedMessage
+			rows   []int64
+			events []*pushv1.Event
 		)
 		for _, c := range batch {
 			msgs = append(msgs, c.messages...)
 			rows = append(rows, c.outbox...)
+			events = append(events, c.events...)
 		}
 		for _, m := range msgs {
 			last, known := published.Get(m.push.GetConversationId())
@@ -119,9 +121,12 @@ func (p *publisher) run(ch <-chan *committed) {
 		if err := p.flush(context.Background(), msgs); err != nil {
 			p.metrics.pushDropped.Inc()
 			p.log.Warn("push left to the outbox", "messages", len(msgs), "err", err)
-			continue
+		} else {
+			p.outbox.published(rows...)
 		}
-		p.outbox.published(rows...)
+		if _, err := p.publishEvents(context.Background(), events); err != nil {
+			p.log.Warn("events lost", "events", len(events), "err", err)
+		}
 	}
 }
 

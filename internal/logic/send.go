@@ -58,7 +58,7 @@ func newSendReq(m *logicv1.Send) (*sendReq, error) {
 	case len(m.GetText())+len(m.GetDataJson()) > maxContent+maxContent/8:
 		// data_json is escaped and so may be somewhat longer than what was sent;
 		// the exact limit is checked at the edge, on the decoded text.
-		return nil, im.E(im.KindInvalid, "message_too_long", nil)
+		return nil, im.E(im.KindInvalid, "message_too_large", nil)
 	case m.GetDataJson() != "" && !json.Valid([]byte(m.GetDataJson())):
 		return nil, im.E(im.KindInvalid, "data_invalid", nil)
 	}

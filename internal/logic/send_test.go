@@ -80,7 +80,7 @@ func TestNewSendReq_RefusesWhatCanNeverBeStored(t *testing.T) {
 		"to_id_invalid":         func(m *logicv1.Send) { m.ToId = im.MaxID + 1 },
 		"msg_type_invalid":      func(m *logicv1.Send) { m.Type = 128 },
 		"message_empty":         func(m *logicv1.Send) { m.Text = "" },
-		"message_too_long":      func(m *logicv1.Send) { m.Text = strings.Repeat("x", 80<<10) },
+		"message_too_large":     func(m *logicv1.Send) { m.Text = strings.Repeat("x", 80<<10) },
 		"data_invalid":          func(m *logicv1.Send) { m.DataJson = "{" },
 		"channel_type_invalid":  func(m *logicv1.Send) { m.Kind = 3 },
 		"not_friends":           func(m *logicv1.Send) { m.ToId = m.SenderId },

@@ -43,16 +43,17 @@ type Server struct {
 	logicv1.UnimplementedConversationServiceServer
 	logicv1.UnimplementedGroupServiceServer
 
-	cfg      Config
-	log      *slog.Logger
-	store    *store
-	routes   *routes
-	outbox   *outbox
-	pub      *publisher
-	batcher  *batcher
-	presence *presence
-	gateways Gateways
-	topics   Topics
+	cfg            Config
+	log            *slog.Logger
+	store          *store
+	routes         *routes
+	outbox         *outbox
+	pub            *publisher
+	batcher        *batcher
+	presence       *presence
+	groupPasswords *groupPasswords
+	gateways       Gateways
+	topics         Topics
 
 	streams  sync.WaitGroup
 	draining chan struct{} // closed by Drain
@@ -81,6 +82,7 @@ func New(ctx context.Context, d Deps) (*Server, error) {
 	s.outbox = &outbox{store: st, log: d.Log, m: m}
 	s.pub = newPublisher(d.Bus, d.Codec, s.routes, d.Gateways, s.outbox, cfg.Lanes, m, d.Log)
 	s.batcher = newBatcher(cfg, st, m, s.pub.enqueue)
+	s.groupPasswords = newGroupPasswords(d.Redis, d.Log)
 	s.presence = newPresence(s.routes, st, s.pub, d.Gateways, cfg.PresenceDebounce, d.Log)
 	return s, nil
 }

@@ -1,0 +1,132 @@
+package logic
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/im"
+)
+
+// Page sizes of history.
+const (
+	historyDefault = 50
+	historyMax     = 200
+)
+
+// History implements logicv1.MessageServiceServer. Groups are for members only;
+// two users who never were friends have an empty history.
+func (s *Server) History(ctx context.Context, req *logicv1.HistoryRequest) (*logicv1.HistoryResponse, error) {
+	user := im.UserID(req.GetUserId())
+	kind, err := kindAndTarget(user, req.GetKind(), req.GetToId())
+	if err != nil {
+		return nil, err
+	}
+	place, err := s.store.placeOf(ctx, user, kind, req.GetToId())
+	if err != nil {
+		return nil, failed(err)
+	}
+	if kind == im.Group && (place == nil || !place.in()) {
+		return nil, im.E(im.KindForbidden, "not_a_member", nil)
+	}
+	resp := &logicv1.HistoryResponse{}
+	if place == nil || place.last() < place.FirstSeq {
+		return resp, nil
+	}
+	resp.Total = int64(place.last() - place.FirstSeq + 1)
+	resp.ReadSeq = int64(place.read())
+	if kind == im.Private {
+		if err := s.store.db.GetContext(ctx, &resp.PeerReadSeq, `SELECT read_seq FROM members WHERE conversation_id = ? AND user_id = ?`,
+			int64(place.ID), req.GetToId()); err != nil {
+			return nil, failed(fmt.Errorf("read the peer's cursor: %w", err))
+		}
+	}
+	end := place.last() + 1 // first seq past the page
+	if before := im.MessageID(req.GetBeforeId()); before > 0 {
+		if end, err = s.store.seqBefore(ctx, place, before); err != nil {
+			return nil, failed(err)
+		}
+	}
+	limit := im.Seq(req.GetLimit())
+	if limit <= 0 {
+		limit = historyDefault
+	}
+	first := max(end-min(limit, historyMax), place.FirstSeq)
+	rows, err := s.store.readMessages(ctx, s.store.db, place.ID, first-1, end-1, historyMax)
+	if err != nil {
+		return nil, failed(err)
+	}
+	for i := range rows {
+		resp.Messages = append(resp.Messages, rows[i].toPush(kind, place.to(rows[i].SenderID)))
+	}
+	if req.GetBeforeId() <= 0 && len(rows) > 0 {
+		platform := im.Platform(req.GetPlatform()) //nolint:gosec // 1..3, checked by the callee
+		if err := s.pageDelivered(ctx, user, platform, place.ID, rows[0].Seq, rows[len(rows)-1].Seq); err != nil {
+			s.log.WarnContext(ctx, "a page of history will be replayed as well", "err", err)
+		}
+	}
+	return resp, nil
+}
+
+// kindAndTarget checks what a request talks about.
+func kindAndTarget(user im.UserID, kind int32, to int64) (im.ChannelKind, error) {
+	switch {
+	case !user.Valid():
+		return 0, im.E(im.KindUnauthorized, "sender_missing", nil)
+	case kind != int32(im.Private) && kind != int32(im.Group):
+		return 0, im.E(im.KindInvalid, "channel_type_invalid", nil)
+	case to <= 0 || to > im.MaxID:
+		return 0, im.E(im.KindInvalid, "to_id_invalid", nil)
+	}
+	return im.ChannelKind(kind), nil //nolint:gosec // 1 or 2
+}
+
+// pageDelivered counts a first page as delivered, without a write if it is already.
+func (s *Server) pageDelivered(ctx context.Context, user im.UserID, platform im.Platform, conv im.ConversationID, first, last im.Seq) error {
+	if platform < im.PlatformWeb || platform > im.PlatformApp {
+		return nil
+	}
+	var c cursor
+	err := s.store.db.GetContext(ctx, &c, `SELECT delivered_seq, range_lo, range_hi FROM cursors WHERE user_id = ? AND platform = ? AND conversation_id = ?`,
+		int64(user), int64(platform), int64(conv))
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("read cursor: %w", err)
+	}
+	if last <= c.Delivered || first >= c.RangeLo && last <= c.RangeHi {
+		return nil
+	}
+	return s.store.markPageDelivered(ctx, user, platform, conv, first, last)
+}
+
+// seqBefore returns the seq past the last message of the place with an id below
+// before: where a page that ends before that id ends.
+func (s *store) seqBefore(ctx context.Context, place *membership, before im.MessageID) (im.Seq, error) {
+	var m struct {
+		Conv im.ConversationID `db:"conversation_id"`
+		Seq  im.Seq            `db:"seq"`
+	}
+	err := s.db.GetContext(ctx, &m, `SELECT conversation_id, seq FROM messages WHERE id = ?`, int64(before))
+	switch {
+	case err == nil && m.Conv == place.ID:
+		return min(max(m.Seq, place.FirstSeq), place.last()+1), nil
+	case err != nil && !errors.Is(err, sql.ErrNoRows):
+		return 0, fmt.Errorf("find cursor message: %w", err)
+	}
+	// Not a message of this conversation. Its ids rise with its seqs, so the place is found by halving.
+	lo, hi := place.FirstSeq, place.last()+1
+	for lo < hi {
+		mid := lo + (hi-lo)/2
+		var id im.MessageID
+		if err := s.db.GetContext(ctx, &id, `SELECT id FROM messages WHERE conversation_id = ? AND seq = ?`, int64(place.ID), int64(mid)); err != nil {
+			return 0, fmt.Errorf("find cursor position: %w", err)
+		}
+		if id < before {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo, nil
+}

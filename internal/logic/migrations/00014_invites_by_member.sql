@@ -1,0 +1,2 @@
+-- +goose Up
+ALTER TABLE invites ADD KEY by_member (group_id, user_id);
