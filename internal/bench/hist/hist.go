@@ -33,7 +33,7 @@ func index(v uint64) int {
 	if v < 2*subBuckets {
 		return int(v) //nolint:gosec // small
 	}
-	e := bits.Len64(v) - subBits - 1 // v>>e is in [subBuckets, 2*subBuckets)
+	e := bits.Len64(v) - subBits - 1              // v>>e is in [subBuckets, 2*subBuckets)
 	return min(e*subBuckets+int(v>>e), buckets-1) //nolint:gosec // v>>e is small
 }
 

@@ -39,7 +39,9 @@ type CloseError struct {
 	Reason string
 }
 
-func (e *CloseError) Error() string { return fmt.Sprintf("closed by the server: %d %s", e.Code, e.Reason) }
+func (e *CloseError) Error() string {
+	return fmt.Sprintf("closed by the server: %d %s", e.Code, e.Reason)
+}
 
 // RefusedError is an answer to the upgrade request other than 101.
 type RefusedError struct {

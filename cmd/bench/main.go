@@ -1,0 +1,56 @@
+// Command bench measures a running system over its public protocol, beside the
+// floors it is compared with, and checks it while it measures.
+//
+//	bench list                the scenarios
+//	bench run SCENARIO…       run scenarios against the system
+//	bench compare SCENARIO…   the same in turn with a bare relay: relay, system, relay…
+//	bench knee                an open loop at rising rates
+//	bench floors              what storing and the bus cost alone
+//	bench stages              where the processor time of a message goes
+//	bench all                 everything that `make bench` publishes
+//	bench report FILE.json    the page of plots again, from kept figures
+//	bench relay               the bare relay, in the foreground
+//
+// Without -urls it measures the cluster of `make up`. -h lists the flags.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// command is one subcommand.
+type command func(ctx context.Context, s *settings) error
+
+var commands = map[string]command{
+	"list": list, "run": runScenarios, "compare": compare, "knee": knee, "floors": floors,
+	"stages": stagesTable, "all": all, "report": report, "relay": relay,
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	err := dispatch(ctx, os.Args[1:])
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func dispatch(ctx context.Context, args []string) error {
+	if len(args) == 0 || commands[args[0]] == nil {
+		return errors.New("usage: bench list|run|compare|knee|floors|stages|all|report|relay [flags] [names]")
+	}
+	s, err := parse(args[0], args[1:])
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	return commands[args[0]](ctx, s)
+}

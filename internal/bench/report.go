@@ -1,0 +1,3 @@
+package bench
+
+func (d *Document) WriteHTML(file string) error { return nil }
