@@ -110,3 +110,28 @@ test: ## every test, end-to-end tests included
 .PHONY: test-short
 test-short: ## every test but the end-to-end and fault tests
 	$(GO) test -short $(TESTFLAGS) $$($(GO) list ./... | grep -v /internal/e2e)
+
+.PHONY: e2e
+e2e: ## the end-to-end and fault tests alone, in detail
+	IM_E2E=1 $(GO) test -count=1 -timeout 20m -v ./internal/e2e
+
+.PHONY: fault
+fault: ## the fault tests, with services built with the race detector
+	IM_E2E=1 IM_E2E_BUILDFLAGS=-race $(GO) test -race -count=1 -timeout 20m -v -run 'Fault|Without|RollingRestart|Drain' ./internal/e2e
+
+FUZZTIME ?= 30s
+
+.PHONY: fuzz
+fuzz: ## every fuzz target, FUZZTIME each
+	@for pkg in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal cmd | xargs -n1 dirname | sort -u); do \
+		for name in $$(grep -rhoE '^func Fuzz[A-Za-z0-9_]+' $$pkg --include='*_test.go' | cut -c6-); do \
+			echo "$$pkg $$name"; $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) ./$$pkg || exit 1; \
+		done; \
+	done
+
+# BASE is the URL of a running system in debug mode, e.g. after make up.
+BASE ?= http://127.0.0.1:$(PORT)
+
+.PHONY: conformance
+conformance: ## check the system at BASE against the public protocol
+	CONFORMANCE_BASE=$(BASE) $(GO) test -count=1 ./internal/conformance

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -244,7 +245,7 @@ func TestDefect11_SimultaneousConnectsAreNotSwapped(t *testing.T) {
 		hub.say(u, "for "+u.Name)
 	}
 	for i, u := range us {
-		require.Equal(t, u.ID, num(socks[i].expectText("for "+u.Name)["to_id"]))
+		require.Equal(t, u.ID, num(socks[i].expectText("for " + u.Name)["to_id"]))
 	}
 	for i := range us {
 		for _, f := range socks[i].kept() {
@@ -255,6 +256,38 @@ func TestDefect11_SimultaneousConnectsAreNotSwapped(t *testing.T) {
 
 // D11: the newer connection of a platform displaces the older, on whichever
 // gateway; the end of the older leaves the newer alone.
+// Everything at once, on everybody's shared state: connects, cuts, searches,
+// sends. What is sent is there afterwards.
+func TestDefect12_EverythingAtOnce(t *testing.T) {
+	us := newUsers(t, 5)
+	hub := us[0]
+	for _, u := range us[1:] {
+		befriend(hub, u)
+	}
+	var wg sync.WaitGroup
+	for i, u := range us[1:] {
+		wg.Go(func() {
+			for n := range 8 {
+				s := u.open()
+				hub.get(fmt.Sprintf("/friends/status/%d", u.ID)).ok()
+				u.get("/friends/userQuery?email=u").ok()
+				u.say(hub, fmt.Sprintf("%d-%d", i, n))
+				u.trySay(1, 1, "to the bot").ok()
+				u.get("/sessions").ok()
+				s.cut()
+			}
+		})
+	}
+	wg.Wait()
+	for i, u := range us[1:] {
+		var want []string
+		for n := range 8 {
+			want = append(want, fmt.Sprintf("%d-%d", i, n))
+		}
+		require.Equal(t, want, texts(hub.private(u.ID), "msg"))
+	}
+}
+
 func TestDefect13_NewerConnectionWins(t *testing.T) {
 	a, b := newUser(t), newUser(t)
 	befriend(a, b)
@@ -269,8 +302,7 @@ func TestDefect13_NewerConnectionWins(t *testing.T) {
 		}
 		require.NotEmpty(t, f["ip"])
 		require.EqualValues(t, 4001, old.closed())
-		frames := old.kept()
-		require.Empty(t, frames, "2004 is the last frame")
+		require.EqualValues(t, 2004, old.latest, "2004 is the last frame")
 		time.Sleep(100 * time.Millisecond) // the old one's end is processed
 		text := fmt.Sprintf("to the new one %d", i)
 		a.say(b, text)
@@ -500,6 +532,20 @@ func TestDefect21_PresenceQuestionAboutStrangers(t *testing.T) {
 		require.Equal(t, id, num(f["id"]))
 		require.EqualValues(t, 0, f["status"])
 	}
+}
+
+// The original asked a foreign service, without a time limit, where the newer
+// login came from.
+func TestDefect22_DisplacingIsQuickAndNamesTheAddress(t *testing.T) {
+	u := newUser(t)
+	old := u.connect()
+	start := time.Now()
+	u.login()
+	u.connect()
+	ip, _ := old.expectCode(2004)["ip"].(string)
+	require.Less(t, time.Since(start), 3*time.Second)
+	_, err := netip.ParseAddr(ip)
+	require.NoError(t, err)
 }
 
 // Retransmission (3.5.5): the same key and content is stored and delivered once.

@@ -90,7 +90,7 @@ func TestRegister_Refusals(t *testing.T) {
 	}
 }
 
-func TestSendEmailCode(t *testing.T) {
+func TestDefect27_EmailCodesAreRationed(t *testing.T) {
 	n, u := nobody(t), newUser(t)
 	fresh := "c" + u.Email
 	n.post("/auth/sendEmailCode", "email", fresh, "email_type", 1).ok()

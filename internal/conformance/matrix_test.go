@@ -61,6 +61,9 @@ var matrix = []rule{
 	{name: "GET /friends/record", rest: 200, call: func(_ *scene, u *user) answer { return u.get("/friends/record") }},
 	{name: "GET /friends/userQuery", rest: 200, call: func(_ *scene, u *user) answer { return u.get("/friends/userQuery?email=") }},
 	{name: "GET /groups/list", rest: 200, call: func(_ *scene, u *user) answer { return u.get("/groups/list") }},
+	{name: "POST /groups/store", rest: 200, call: func(_ *scene, u *user) answer {
+		return u.post("/groups/store", "name", "crew", "info", "about", "avatar", base+"/avatars/1.png", "theme", "a")
+	}},
 	{name: "GET /address/list", rest: 200, call: func(_ *scene, u *user) answer { return u.get("/address/list") }},
 	{name: "POST /address/list", rest: 200, call: func(_ *scene, u *user) answer { return u.post("/address/list") }},
 	{name: "GET /messages/unread", rest: 200, call: func(_ *scene, u *user) answer { return u.get("/messages/unread") }},
@@ -118,7 +121,7 @@ var matrix = []rule{
 	{name: "POST /invite/:id", rest: 1003, named: map[string]int{"owner": 200, "member": 200}, call: func(s *scene, u *user) answer {
 		return u.post(fmt.Sprintf("/invite/%d", s.group))
 	}},
-	{name: "POST /sessions type 2", rest: 1003, named: map[string]int{"owner": 200, "member": 200}, call: func(s *scene, u *user) answer {
+	{name: "POST /sessions type 2", rest: 1000, named: map[string]int{"owner": 200, "member": 200}, call: func(s *scene, u *user) answer {
 		return u.post("/sessions", "id", s.group, "type", 2)
 	}},
 	{name: "POST /groups/createOrRemoveUser add", rest: 1000, named: map[string]int{"owner": 200}, changes: true, call: func(s *scene, u *user) answer {

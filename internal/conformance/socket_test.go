@@ -35,6 +35,7 @@ type socket struct {
 
 	mu     sync.Mutex
 	frames []frame
+	latest int64         // code of the newest frame
 	news   chan struct{} // capacity 1: something was added
 	err    error         // why reading ended
 }
@@ -98,6 +99,9 @@ func (s *socket) read() {
 				s.err = errors.New("a frame that is not one JSON object: " + string(raw))
 			} else {
 				s.frames = append(s.frames, f)
+				if n, ok := f["msg_code"].(float64); ok {
+					s.latest = int64(n)
+				}
 			}
 		}
 		ended := s.err != nil
