@@ -32,31 +32,40 @@ func TestConfig_SecretsReachTheService(t *testing.T) {
 }
 
 func TestConfig_Refuses(t *testing.T) {
-	for name, env := range map[string]map[string]string{
-		"codes in the log outside debug mode": {"IM_AUTH_MODE": "release"},
-		"unknown mode":                        {"IM_AUTH_MODE": "test"},
-		"provider without its secret":         {"IM_AUTH_OAUTH_GITHUB_CLIENT_ID": "id"},
-		"no database":                         {"IM_DATABASE_DSN": ""},
-		"many guesses at a code":              {"IM_AUTH_CODES_TRIES": "1000"},
-		"plain http to a provider": {
-			"IM_AUTH_OAUTH_GITHUB_CLIENT_ID": "id", "IM_SECRETS_GITHUB": "s", "IM_AUTH_OAUTH_GITHUB_USER_URL": "http://example.com/user",
-		},
-		"mail password in the clear": {
-			"IM_AUTH_MAIL_DRIVER": "smtp", "IM_AUTH_MAIL_SMTP_HOST": "mail.example.com", "IM_AUTH_MAIL_SMTP_FROM": "a@example.com",
-			"IM_AUTH_MAIL_SMTP_SECURITY": "none", "IM_AUTH_MAIL_SMTP_USERNAME": "u",
-		},
-		"sample secret in release": {
-			"IM_AUTH_MODE": "release", "IM_AUTH_MAIL_DRIVER": "smtp", "IM_AUTH_MAIL_SMTP_HOST": "mail.example.com",
-			"IM_AUTH_MAIL_SMTP_FROM": "a@example.com", "IM_SECRETS_SMTP_PASSWORD": "change-me",
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
+	release := map[string]string{
+		"IM_AUTH_MODE": "release", "IM_AUTH_MAIL_DRIVER": "smtp", "IM_AUTH_MAIL_SMTP_HOST": "mail.example.com",
+		"IM_AUTH_MAIL_SMTP_FROM": "im@example.com", "IM_SECRETS_SMTP_PASSWORD": "a secret",
+	}
+	load := func(t *testing.T, sets ...map[string]string) error {
+		for _, env := range sets {
 			for k, v := range env {
 				t.Setenv(k, v)
 			}
-			var cfg Config
-			require.Error(t, config.Load(shipped, &cfg))
-		})
+		}
+		var cfg Config
+		return config.Load(shipped, &cfg)
+	}
+	t.Run("nothing in a good release", func(t *testing.T) { require.NoError(t, load(t, release)) })
+	for name, c := range map[string]struct {
+		want string
+		base map[string]string
+		env  map[string]string
+	}{
+		"codes in the log outside debug mode": {"driver log", nil, map[string]string{"IM_AUTH_MODE": "release"}},
+		"unknown mode":                        {"mode must be", nil, map[string]string{"IM_AUTH_MODE": "test"}},
+		"no database":                         {"database.dsn", nil, map[string]string{"IM_DATABASE_DSN": ""}},
+		"many guesses at a code":              {"codes.tries", nil, map[string]string{"IM_AUTH_CODES_TRIES": "1000"}},
+		"provider without its secret":         {"secrets.github", nil, map[string]string{"IM_AUTH_OAUTH_GITHUB_CLIENT_ID": "id"}},
+		"plain http to a provider": {"must be https", nil, map[string]string{
+			"IM_AUTH_OAUTH_GITHUB_CLIENT_ID": "id", "IM_SECRETS_GITHUB": "s", "IM_AUTH_OAUTH_GITHUB_USER_URL": "http://example.com/user",
+		}},
+		"mail password in the clear": {"in the clear", release, map[string]string{
+			"IM_AUTH_MAIL_SMTP_SECURITY": "none", "IM_AUTH_MAIL_SMTP_USERNAME": "u",
+		}},
+		"cheap hashes in release":  {"hash.memory_kib", release, map[string]string{"IM_AUTH_HASH_MEMORY_KIB": "64"}},
+		"sample secret in release": {"sample", release, map[string]string{"IM_SECRETS_SMTP_PASSWORD": "change-me"}},
+	} {
+		t.Run(name, func(t *testing.T) { require.ErrorContains(t, load(t, c.base, c.env), c.want) })
 	}
 }
 

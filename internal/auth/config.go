@@ -92,6 +92,11 @@ type HashConfig struct {
 	// MaxWaiting calls may wait for a free slot, each for Wait at most.
 	MaxWaiting int           `yaml:"max_waiting"`
 	Wait       time.Duration `yaml:"wait"`
+	// MemoryKiB and Passes are the cost of argon2id: 19456 and 2. Less is allowed
+	// in debug mode only, for machines that must register crowds. A hash of
+	// another cost is replaced when its owner logs in.
+	MemoryKiB int `yaml:"memory_kib"`
+	Passes    int `yaml:"passes"`
 }
 
 // MailConfig says how e-mail codes travel.
@@ -164,6 +169,8 @@ func (c Config) WithDefaults() Config {
 	def(&c.Hash.Concurrent, 4)
 	def(&c.Hash.MaxWaiting, 256)
 	def(&c.Hash.Wait, 5*time.Second)
+	def(&c.Hash.MemoryKiB, 19456)
+	def(&c.Hash.Passes, 2)
 	def(&c.Mail.Driver, "smtp")
 	def(&c.Mail.SMTP.Security, "starttls")
 	def(&c.Mail.SMTP.Port, 587)
@@ -212,6 +219,10 @@ func (c Config) Validate() error {
 	} {
 		bad(n < 1, "%s must be at least 1", name)
 	}
+	bad(c.Hash.MemoryKiB < 64 || c.Hash.MemoryKiB > 1<<18 || c.Hash.Passes < 1 || c.Hash.Passes > 16,
+		"hash.memory_kib must be 64..262144 and hash.passes 1..16")
+	bad(c.Mode != ModeDebug && (c.Hash.MemoryKiB < 19456 || c.Hash.Passes < 2),
+		"hash.memory_kib must be at least 19456 and hash.passes at least 2 outside debug mode")
 	bad(c.TicketTTL > 5*time.Minute, "ticket_ttl must be at most 5m")
 	bad(c.Codes.TTL > 10*time.Minute, "codes.ttl must be at most 10m")
 	bad(c.Codes.Tries > 10, "codes.tries must be at most 10: a code has four digits")

@@ -77,14 +77,21 @@ func (e *env) start(change ...func(*Config)) {
 }
 
 func testConfig() Config {
-	return Config{Mail: MailConfig{Driver: "smtp", SMTP: SMTPConfig{Host: "127.0.0.1", From: "im@example.com"}}}
+	return Config{
+		Hash: HashConfig{Wait: time.Minute}, // the machine may be busy
+		Mail: MailConfig{Driver: "smtp", SMTP: SMTPConfig{Host: "127.0.0.1", From: "im@example.com"}},
+	}
 }
 
-// debugMode accepts any code and does not limit addresses.
+// debugMode accepts any code, does not limit addresses and hashes cheaply.
 func debugMode(c *Config) {
 	c.Mode = ModeDebug
+	c.Hash.MemoryKiB, c.Hash.Passes = 512, 1
 	c.Limits.LoginsPerMinute, c.Limits.CodesPerHour = 100_000, 100_000
 }
+
+// fullHashes is the cost of production.
+func fullHashes(c *Config) { c.Hash.MemoryKiB, c.Hash.Passes = 19456, 2 }
 
 func openDB(t *testing.T, dsn string) *sqlx.DB {
 	t.Helper()

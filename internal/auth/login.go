@@ -69,8 +69,8 @@ func (s *Server) prove(ctx context.Context, email string, a account, password st
 		s.log.LogAttrs(ctx, slog.LevelInfo, "log in refused", slog.Int64("user_id", int64(a.ID)))
 		return "", loginFailed()
 	}
-	if outdated(a.Password) {
-		return encode(password), nil
+	if s.hasher.outdated(a.Password) {
+		return s.hasher.encode(password), nil
 	}
 	return "", nil
 }
@@ -224,5 +224,5 @@ func (s *Server) spendForHash(ctx context.Context, email string, purpose authv1.
 	if err := s.spendCode(ctx, email, purpose, code); err != nil {
 		return "", err
 	}
-	return encode(password), nil
+	return s.hasher.encode(password), nil
 }

@@ -12,7 +12,7 @@ import (
 
 func TestCleanName(t *testing.T) {
 	for in, want := range map[string]string{
-		"abc": "abc", "  abc \t": "abc", "小明": "小明", "a b": "a b", "e\u0301": "é", "👨‍👩‍👧": "👨‍👩‍👧", "می‌خواهم": "می‌خواهم",
+		"abc": "abc", "  abc \t": "abc", "小明": "小明", "a b": "a b", "e\u0301": "é", "👨\u200d👩\u200d👧": "👨\u200d👩\u200d👧", "می\u200cخواهم": "می\u200cخواهم",
 		"null": "null", "<script>alert(1)</script>": "<script>alert(1)</script>", "%_'\"\\;--": "%_'\"\\;--",
 		strings.Repeat("名", 50): strings.Repeat("名", 50),
 	} {

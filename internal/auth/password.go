@@ -15,11 +15,8 @@ import (
 	"im-services/internal/im"
 )
 
-// The cost of new hashes (argon2id). A hash of another cost is replaced at the
-// next login.
+// The form of new hashes (argon2id); their cost is in HashConfig.
 const (
-	argonMemory  = 19456 // KiB
-	argonTime    = 2
 	argonThreads = 1
 	argonSalt    = 16
 	argonKey     = 32
@@ -28,6 +25,8 @@ const (
 // hasher hashes passwords, a few at a time: each takes 19 MiB and a core.
 // Safe for concurrent use.
 type hasher struct {
+	memory     uint32 // KiB
+	passes     uint32
 	slots      chan struct{}
 	waiting    atomic.Int64
 	maxWaiting int64
@@ -38,12 +37,15 @@ type hasher struct {
 }
 
 func newHasher(c HashConfig) *hasher {
-	return &hasher{
+	h := &hasher{
+		memory:     uint32(c.MemoryKiB), //nolint:gosec // Config.Validate bounds both
+		passes:     uint32(c.Passes),    //nolint:gosec
 		slots:      make(chan struct{}, c.Concurrent),
 		maxWaiting: int64(c.MaxWaiting),
 		wait:       c.Wait,
-		dummy:      encode(rand.Text()),
 	}
+	h.dummy = h.encode(rand.Text())
+	return h
 }
 
 // acquire takes a slot; release gives it back. It fails with auth_busy if too
@@ -81,18 +83,21 @@ func (h *hasher) matches(phc, password string) bool {
 }
 
 // encode returns the PHC string of a password. The caller holds a slot.
-func encode(password string) string {
+func (h *hasher) encode(password string) string {
 	salt := make([]byte, argonSalt)
 	_, _ = rand.Read(salt) // never fails
-	key := argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonThreads, argonKey)
+	key := argon2.IDKey([]byte(password), salt, h.passes, h.memory, argonThreads, argonKey)
 	b64 := base64.RawStdEncoding
-	return current + b64.EncodeToString(salt) + "$" + b64.EncodeToString(key)
+	return h.current() + b64.EncodeToString(salt) + "$" + b64.EncodeToString(key)
 }
 
-// current is how the hashes of today's cost begin.
-var current = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$", argon2.Version, argonMemory, argonTime, argonThreads)
+// current is how hashes of the configured cost begin.
+func (h *hasher) current() string {
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$", argon2.Version, h.memory, h.passes, argonThreads)
+}
 
-func outdated(phc string) bool { return !strings.HasPrefix(phc, current) }
+// outdated reports whether a hash has another cost than is configured.
+func (h *hasher) outdated(phc string) bool { return !strings.HasPrefix(phc, h.current()) }
 
 func compare(phc, password string) bool {
 	parts := strings.Split(phc, "$")

@@ -294,9 +294,9 @@ func TestG16_TokenOfAFastClockIsRevokedToo(t *testing.T) {
 	e := newEnv(t, debugMode)
 	u := e.newUser()
 	// A replica whose clock is 20 s ahead has issued a token.
-	_, err := e.db.Exec("UPDATE users SET token_at = ? WHERE id = ?", time.Now().Unix()+20, u.GetId())
-	require.NoError(t, err)
 	ahead := token.Claims{UserID: im.UserID(u.GetId()), SessionID: "s", IssuedAt: time.Now().Add(20 * time.Second)}
+	_, err := e.db.Exec("UPDATE users SET token_at = ? WHERE id = ?", ahead.IssuedAt.Unix(), u.GetId())
+	require.NoError(t, err)
 	_, err = e.ResetPassword(t.Context(), &authv1.ResetPasswordRequest{Email: u.GetEmail(), Code: "0000", Password: goodPassword})
 	require.NoError(t, err)
 	require.True(t, e.revoked(ahead))
