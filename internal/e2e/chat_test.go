@@ -225,7 +225,7 @@ func TestGroupFlow(t *testing.T) {
 	require.NoError(t, sb.Write(imclient.AppendChat(nil, b.ID, &m)))
 	for _, s := range []*imclient.Socket{sa, sb, sc} {
 		var f *imclient.Frame
-		for f = next(t, s, imclient.CodeChat); f.Type == 6; f = next(t, s, imclient.CodeChat) {
+		for f = next(t, s, imclient.CodeChat); f.Type == notice; f = next(t, s, imclient.CodeChat) {
 		}
 		require.Equal(t, "to all", f.Text())
 		require.Equal(t, b.ID, f.From)

@@ -59,8 +59,12 @@ type ackedSend struct {
 
 type row struct {
 	seq, id, from, clientID int64
+	kind                    int
 	text                    string
 }
+
+// notice is the type of messages that the system writes into a group.
+const notice = 6
 
 // thread is a conversation.
 type thread struct {
@@ -123,7 +127,7 @@ func (l *load) join(u *someone, n int) *person {
 		OnMessage: func(f *imclient.Frame, _ bool) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.shown[f.Conversation] = append(p.shown[f.Conversation], row{f.Seq, f.ID, f.From, f.ClientID, f.Text()})
+			p.shown[f.Conversation] = append(p.shown[f.Conversation], row{f.Seq, f.ID, f.From, f.ClientID, f.Type, f.Text()})
 			p.at[f.ID] = imclient.Now()
 		},
 		OnSettled: func(s *imclient.Settled) {
@@ -275,17 +279,13 @@ func (th *thread) held(p *person) (n int) {
 	for conv, rows := range p.shown {
 		if conv == th.conversationLocked(p) {
 			for _, r := range rows {
-				if r.clientID != 0 && th.has(r.from) {
+				if r.kind != notice {
 					n++
 				}
 			}
 		}
 	}
 	return n
-}
-
-func (th *thread) has(user int64) bool {
-	return slices.ContainsFunc(th.people, func(p *person) bool { return p.ID == user })
 }
 
 // conversationLocked learns the thread's conversation id from what p was told.
@@ -331,13 +331,14 @@ func (l *load) check() {
 func (th *thread) checkRows(t testing.TB, rows []imclient.Row) {
 	t.Helper()
 	type key struct{ from, clientID int64 }
-	once := map[key]bool{}
+	once := map[key]imclient.Row{}
 	for i, r := range rows {
 		require.EqualValues(t, i+1, r.Seq, "a gap or a repeat in the order of record")
 		require.True(t, i == 0 || rows[i-1].ID < r.ID, "ids do not rise with seq")
-		if r.ClientID != 0 {
-			require.False(t, once[key{r.From, r.ClientID}], "message %d of %d is stored twice", r.ClientID, r.From)
-			once[key{r.From, r.ClientID}] = true
+		if r.Type != notice {
+			first, twice := once[key{r.From, r.ClientID}]
+			require.False(t, twice, "stored twice: %+v and %+v", first, r)
+			once[key{r.From, r.ClientID}] = r
 		}
 	}
 }
@@ -359,7 +360,7 @@ func (th *thread) checkPerson(t testing.TB, p *person, rows []imclient.Row) {
 		}
 		r, ok := bySeq[a.Seq]
 		require.True(t, ok, "lost: message %d of %d was acknowledged as seq %d", id, p.ID, a.Seq)
-		require.Equal(t, imclient.Row{ID: a.ID, Seq: a.Seq, ClientID: id, From: p.ID, Text: a.post.text}, r)
+		require.Equal(t, imclient.Row{ID: a.ID, Seq: a.Seq, ClientID: id, From: p.ID, Type: 1, Text: a.post.text}, r)
 		mine = append(mine, a)
 	}
 	slices.SortFunc(mine, func(a, b ackedSend) int { return a.post.n - b.post.n })
@@ -374,7 +375,7 @@ func (th *thread) checkPerson(t testing.TB, p *person, rows []imclient.Row) {
 	var want []row
 	for _, r := range rows {
 		if th.channel == imclient.Group || r.From != p.ID {
-			want = append(want, row{r.Seq, r.ID, r.From, r.ClientID, r.Text})
+			want = append(want, row{r.Seq, r.ID, r.From, r.ClientID, r.Type, r.Text})
 		}
 	}
 	got := p.shown[th.conversationLocked(p)]

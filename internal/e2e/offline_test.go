@@ -168,7 +168,7 @@ func TestG1_GroupMessagesWhileOffline(t *testing.T) {
 		f := next(t, s, imclient.CodeChat)
 		require.Greater(t, f.Seq, last)
 		last = f.Seq
-		if f.Type == 6 {
+		if f.Type == notice {
 			continue
 		}
 		n++

@@ -218,6 +218,7 @@ func (a *API) Send(ctx context.Context, m *Outgoing) (Sent, error) {
 // Row is a row of history, private or group.
 type Row struct {
 	ID, Seq, ClientID, From int64
+	Type                    int
 	Text                    string
 }
 
@@ -238,6 +239,7 @@ func (a *API) Page(ctx context.Context, channel int, to, before int64, size int)
 				Seq      int64  `json:"Seq"`
 				ClientID int64  `json:"ClientMessageId"`
 				From     int64  `json:"FormId"`
+				Type     int    `json:"MsgType"`
 				Text     string `json:"Message"`
 			} `json:"list"`
 			Mate any `json:"mate"`
@@ -258,7 +260,7 @@ func (a *API) Page(ctx context.Context, channel int, to, before int64, size int)
 		return nil, 0, err
 	}
 	for _, r := range page.List {
-		row := Row{ID: integer(r[`id`]), Seq: integer(r[`seq`]), ClientID: integer(r[`msg_client_id`]), From: integer(r[`form_id`])}
+		row := Row{ID: integer(r[`id`]), Seq: integer(r[`seq`]), ClientID: integer(r[`msg_client_id`]), From: integer(r[`form_id`]), Type: int(integer(r[`msg_type`]))}
 		if err := json.Unmarshal(r[`msg`], &row.Text); err != nil {
 			return nil, 0, fmt.Errorf("imclient: history row: %w", err)
 		}
