@@ -46,7 +46,8 @@ func run(m *testing.M) int {
 	}
 	defer system.Stop()
 	// The children must not outlive an interrupted run.
-	context.AfterFunc(ctx, func() { system.Stop(); os.Exit(130) })
+	disarm := context.AfterFunc(ctx, func() { system.Stop(); os.Exit(130) })
+	defer disarm() // before stop, which ends ctx
 
 	code := m.Run()
 	if code == 0 && len(racesFound()) > 0 {
