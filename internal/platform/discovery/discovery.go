@@ -55,7 +55,7 @@ type Registry struct {
 	log    *slog.Logger
 	client *clientv3.Client
 
-	ctx    context.Context //nolint:containedctx // the life of the watchers, which outlive any call
+	ctx    context.Context // the life of the watchers, which outlive any call
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 

@@ -172,12 +172,17 @@ func (c *caller) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 		c.metrics.ended(method, err)
 		return nil, err
 	}
-	return &clientStream{s}, nil
+	return &clientStream{ClientStream: s, caller: ctx}, nil
 }
 
 // clientStream turns the errors of a stream into ours; a message that passes
 // costs one comparison.
-type clientStream struct{ grpc.ClientStream }
+type clientStream struct {
+	grpc.ClientStream
+	// The stream's own context is over whenever the stream is; only the
+	// caller's tells whether the caller ended it.
+	caller context.Context
+}
 
 func (s *clientStream) SendMsg(m any) error {
 	return s.convert(s.ClientStream.SendMsg(m))
@@ -191,5 +196,5 @@ func (s *clientStream) convert(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fromStatus(s.Context(), err)
+	return fromStatus(s.caller, err)
 }

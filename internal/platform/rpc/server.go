@@ -86,7 +86,7 @@ func NewServer(tel Telemetry, cfg ServerConfig) (*Server, error) {
 		}
 		opts = append(opts, grpc.Creds(credentials.NewTLS(conf)))
 	}
-	ln, err := net.Listen("tcp", cfg.Listen) //nolint:noctx // lives until Run ends
+	ln, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}

@@ -27,7 +27,7 @@ type debugServer struct {
 
 // startDebug listens on addr and serves until close.
 func startDebug(addr string, reg *prometheus.Registry, log *slog.Logger) (*debugServer, error) {
-	ln, err := net.Listen("tcp", addr) //nolint:noctx // a listener lives as long as the process
+	ln, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("telemetry: debug listener: %w", err)
 	}
