@@ -151,6 +151,10 @@ func (c *conn) applyLocked(p *pushed) bool {
 		case known && m.seq <= at:
 			c.s.m.repeats.Inc()
 		case known && m.seq == at+1, !known && m.contiguous && !gap:
+			if !c.hasRoom(len(m.frame)) {
+				c.syncLocked("lag")
+				return true // the sync brings it
+			}
 			c.writeLocked(m)
 		default:
 			return false

@@ -14,8 +14,10 @@
 //   - The reader goroutine lives as long as the connection. Its end is the one
 //     place where a connection is cleaned up.
 //   - The outbox is bounded in bytes. A writer goroutine runs only while it
-//     holds something. Who overflows it is closed as too slow (4008): the
-//     delivered cursor has not moved, so nothing is missed after reconnecting.
+//     holds something. When pushes would overflow it they are dropped, and the
+//     connection reads them from the store as fast as its client takes them. A
+//     client that takes nothing is closed as too slow (4008): the delivered
+//     cursor has not moved, so nothing is missed after reconnecting.
 //   - The delivery state (delivery.go) decides what of the pushes is written,
 //     in order and once; when it cannot, it reads the backlog from logic (sync.go).
 //

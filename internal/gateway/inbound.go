@@ -66,6 +66,10 @@ func (c *conn) receipt(in *wire.Inbound) {
 
 // chat hands a message to logic. The answer comes in chatDone.
 func (c *conn) chat(in *wire.Inbound) {
+	// Who does not read his answers is not read either.
+	for room := c.roomFor(0); room != nil; room = c.roomFor(0) {
+		<-room
+	}
 	size := len(in.Text) + len(in.Data)
 	if !c.acquire(size) {
 		return

@@ -79,6 +79,7 @@ type lane struct {
 	replica Replica
 	hash    uint64
 	leaving bool // no longer in discovery: takes no new conversations
+	over    bool // left and emptied: it ends
 	up      bool
 	life    int // counts the streams, so that a late end of one does not hit the next
 	queue   []*pendingSend
@@ -132,7 +133,7 @@ func (l *lanes) set(replicas []Replica) {
 	seen := map[string]bool{}
 	for _, r := range replicas {
 		seen[r.ID] = true
-		if old := l.all[r.ID]; old != nil {
+		if old := l.all[r.ID]; old != nil && !old.over {
 			if old.replica.Addr == r.Addr {
 				old.leaving = false
 				continue
@@ -290,11 +291,15 @@ func (l *lanes) run(ctx context.Context, n *lane) {
 	}
 }
 
-// gone reports whether a lane that left discovery has nothing left to do.
+// gone reports whether a lane that left discovery has nothing left to do; then
+// it never will again.
 func (l *lanes) gone(n *lane) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return n.leaving && len(n.pending) == 0 && len(n.queue) == 0
+	if !n.over && n.leaving && len(n.pending) == 0 && len(n.queue) == 0 {
+		n.over, n.up = true, false
+	}
+	return n.over
 }
 
 func (l *lanes) drop(n *lane) {

@@ -32,9 +32,22 @@ type outbox struct {
 
 var errClosing = errors.New("gateway: connection is closing")
 
-// send queues a frame. It never blocks. A connection that does not drain its
-// outbox is closed as too slow.
+// send queues a frame. It never blocks. A connection whose outbox is full is
+// closed as too slow. Pushes do not come so far, see hasRoom.
 func (c *conn) send(frame []byte) error { return c.enqueue(frame, c.s.cfg.OutboxBytes) }
+
+// hasRoom reports whether a push of size bytes may be queued. Pushes leave a
+// quarter of the outbox to answers and pings: a client that lags behind the
+// pushes is not closed but reads them from the store, at its own pace.
+func (c *conn) hasRoom(size int) bool {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return c.hasRoomLocked(size)
+}
+
+func (c *conn) hasRoomLocked(size int) bool {
+	return c.out.bytes == 0 || c.out.bytes+size <= c.s.cfg.OutboxBytes*3/4
+}
 
 // sendIfRoom queues a frame that may be lost: not when the outbox is half full.
 func (c *conn) sendIfRoom(frame []byte) {
@@ -227,13 +240,14 @@ func (c *conn) writeNow(b []byte) error {
 	return err
 }
 
-// roomFor returns a channel that is closed once the outbox has drained to half
-// its limit or the connection is over; nil if there is room now.
-func (c *conn) roomFor() <-chan struct{} {
+// roomFor returns nil if a frame of size bytes may be queued and the outbox is
+// at most half full, or if the connection is over; else a channel that is
+// closed when it is time to ask again.
+func (c *conn) roomFor(size int) <-chan struct{} {
 	o := &c.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.dead || o.closing || o.bytes <= c.s.cfg.OutboxBytes/2 {
+	if o.dead || o.closing || o.bytes <= c.s.cfg.OutboxBytes/2 && c.hasRoomLocked(size) {
 		return nil
 	}
 	if o.room == nil {

@@ -247,3 +247,73 @@ func TestG14_StuckBacklogDelaysNobody(t *testing.T) {
 		t.Errorf("closed after %v", d)
 	}
 }
+
+// TestLaggingReaderIsNotClosed: pushes come faster than the client reads for a
+// while; it gets them all, in order, and keeps its connection.
+func TestLaggingReaderIsNotClosed(t *testing.T) {
+	cfg := testConfig()
+	cfg.OutboxBytes = 16 << 10
+	w := newWorld(t, cfg)
+	b := w.raw(36)
+	w.eventually("live", func() bool { return w.liveCount() == 1 })
+	const n = 10_000
+	for i := range n {
+		w.store.store(sendOf(1, 36, 34, int64(i+1), strings.Repeat("x", 200)))
+	}
+	time.Sleep(100 * time.Millisecond)
+	for got := 0; got < n; {
+		op, p, err := b.next()
+		if err != nil {
+			t.Fatalf("after %d: %v", got, err)
+		}
+		if op == opText {
+			got++
+			if !strings.Contains(string(p), fmt.Sprintf(`"seq":%d,`, got)) {
+				t.Fatalf("place %d: %s", got, p)
+			}
+		}
+	}
+	if n := w.srv.Connections(); n != 1 {
+		t.Fatalf("%d connections", n)
+	}
+}
+
+// Frames larger than the whole outbox, one after another, from the backlog.
+func TestBacklogOfLargeFrames(t *testing.T) {
+	cfg := testConfig()
+	cfg.OutboxBytes = 8 << 10
+	w := newWorld(t, cfg)
+	for i := range 20 {
+		w.store.store(sendOf(1, 35, 34, int64(i+1), strings.Repeat("\x01", 10<<10)))
+	}
+	b := w.connect(35)
+	b.wait(200, 20)
+}
+
+// A client that sends and does not read its answers is held up, not closed.
+func TestUnreadAnswersHoldTheSender(t *testing.T) {
+	cfg := testConfig()
+	cfg.OutboxBytes = 8 << 10
+	cfg.Window = 16
+	cfg.SocketBuffer = 4 << 10
+	w := newWorld(t, cfg)
+	a := w.raw(34)
+	const n = 3000
+	go func() {
+		for i := range n {
+			if _, err := a.Write(clientFrame(finBit|opText, fmt.Sprintf(`{"msg_client_id":%d,"msg_code":200,"to_id":35,"msg_type":1,"channel_type":1,"message":"x"}`, i+1))); err != nil {
+				return
+			}
+		}
+	}()
+	time.Sleep(200 * time.Millisecond)
+	for got := 0; got < n; {
+		op, _, err := a.next()
+		if err != nil {
+			t.Fatalf("after %d: %v", got, err)
+		}
+		if op == opText {
+			got++
+		}
+	}
+}

@@ -95,6 +95,9 @@ func (c *conn) live() bool {
 
 // backlog reads once what the connection misses and writes it.
 func (c *conn) backlog(ctx context.Context, register *bool) error {
+	if err := c.waitForRoom(ctx, 0); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	idle := time.AfterFunc(syncIdle, cancel)
@@ -156,10 +159,10 @@ func (c *conn) registered(pv im.PV, epoch string) {
 func (c *conn) writeRun(ctx context.Context, run *logicv1.BacklogConversation) error {
 	conv := im.ConversationID(run.GetConversationId())
 	for _, pb := range run.GetMessages() {
-		if err := c.waitForRoom(ctx); err != nil {
+		m := c.s.newMessage(pb)
+		if err := c.waitForRoom(ctx, len(m.frame)); err != nil {
 			return err
 		}
-		m := c.s.newMessage(pb)
 		c.mu.Lock()
 		if c.stopped {
 			c.mu.Unlock()
@@ -188,16 +191,16 @@ func (c *conn) writeRun(ctx context.Context, run *logicv1.BacklogConversation) e
 	return nil
 }
 
-// waitForRoom waits until the client has read enough. Its turn goes to others
+// waitForRoom waits until the client has read enough for size bytes more. Its turn goes to others
 // meanwhile; a client that takes too long is too slow.
-func (c *conn) waitForRoom(ctx context.Context) error {
+func (c *conn) waitForRoom(ctx context.Context, size int) error {
 	for {
-		room := c.roomFor()
+		room := c.roomFor(size)
 		if room == nil {
 			return nil
 		}
 		<-c.s.syncs
-		late := time.NewTimer(2 * c.s.cfg.WriteTimeout)
+		late := time.NewTimer(c.s.cfg.WriteTimeout)
 		var err error
 		select {
 		case <-room:
