@@ -117,7 +117,7 @@ type Knee struct {
 // Limits at which a knee curve ends.
 const (
 	kneeLatency = 1000.0 // ms, p99 of the delivery
-	kneeShare   = 0.9    // of the offered rate
+	kneeShare   = 0.85   // delivered, of what was sent meanwhile
 )
 
 // RunKnee runs the open loop at each rate, until the system no longer follows.
@@ -133,7 +133,7 @@ func RunKnee(ctx context.Context, t *Target, rates []float64, o Options, each fu
 			each(res)
 		}
 		k.Points = append(k.Points, res)
-		if res.Deliver == nil || res.Deliver.P99 > kneeLatency || res.DeliveredPerSecond < kneeShare*rate {
+		if res.Deliver == nil || res.Deliver.P99 > kneeLatency || res.DeliveredPerSecond < kneeShare*res.SentPerSecond {
 			break
 		}
 	}

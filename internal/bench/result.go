@@ -77,6 +77,7 @@ type Result struct {
 	Seconds  float64        `json:"seconds"` // of the measured window
 
 	// Rates of the measured window, per second.
+	SentPerSecond      float64 `json:"sent_per_s,omitempty"`
 	AckedPerSecond     float64 `json:"acked_per_s,omitempty"`
 	DeliveredPerSecond float64 `json:"delivered_per_s,omitempty"`
 	OfferedPerSecond   float64 `json:"offered_per_s,omitempty"` // open loop

@@ -341,6 +341,7 @@ func (r *run) measure(w Window, begin func(stop <-chan struct{}) error) (*Result
 func (res *Result) fill(m *phase) {
 	res.Seconds = res.Use.Seconds
 	acked, delivered := float64(m.acked.Load()), float64(m.delivered.Load())
+	res.SentPerSecond = float64(m.sent.Load()) / res.Seconds
 	res.AckedPerSecond, res.DeliveredPerSecond = acked/res.Seconds, delivered/res.Seconds
 	cpu := res.Use.Total() * 1e6
 	if acked > 0 {
