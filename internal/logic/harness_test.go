@@ -87,15 +87,22 @@ func (g fixedGateways) IsLive(id im.GatewayID) bool { return slices.Contains(g, 
 // harness is a Server over real MySQL and Redis.
 type harness struct {
 	*Server
-	t     testing.TB
-	bus   *recorder
-	dsn   string
-	redis string
+	t        testing.TB
+	bus      *recorder
+	dsn      string
+	redis    string
+	gateways Gateways
 }
 
 func newHarness(t testing.TB, change ...func(*Config)) *harness {
 	t.Helper()
-	h := &harness{t: t, dsn: testkit.MySQL(t), redis: testkit.Redis(t)}
+	return newHarnessWith(t, fixedGateways{testGateway}, change...)
+}
+
+// newHarnessWith is newHarness in another world of gateways.
+func newHarnessWith(t testing.TB, gateways Gateways, change ...func(*Config)) *harness {
+	t.Helper()
+	h := &harness{t: t, dsn: testkit.MySQL(t), redis: testkit.Redis(t), gateways: gateways}
 	db, err := database.Open(t.Context(), database.Config{DSN: config.Secret(h.dsn)})
 	if err != nil {
 		t.Fatal(err)
@@ -131,7 +138,7 @@ func (h *harness) replica(change ...func(*Config)) *Server {
 		f(&cfg)
 	}
 	s, err := New(t.Context(), Deps{
-		DB: db, Redis: rdb, Bus: h.bus, Gateways: fixedGateways{testGateway}, Codec: codec,
+		DB: db, Redis: rdb, Bus: h.bus, Gateways: h.gateways, Codec: codec,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Registry: prometheus.NewRegistry(), Config: cfg,
 	})
 	if err != nil {
