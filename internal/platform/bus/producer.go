@@ -14,12 +14,12 @@ import (
 )
 
 var (
-	// ErrUnavailable: no nsqd could take the message; nothing was sent.
+	// ErrUnavailable says that no nsqd could take the message; nothing was sent.
 	ErrUnavailable = errors.New("bus: no nsqd is available")
-	// ErrUnknown: the message was handed to a connection and no answer came in
+	// ErrUnknown says that the message was handed to a connection and no answer came in
 	// time. It may still arrive, now or later.
 	ErrUnknown = errors.New("bus: no answer from nsqd")
-	// ErrRejected: the message can never be published as it is.
+	// ErrRejected says that the message can never be published as it is.
 	ErrRejected = errors.New("bus: message rejected")
 )
 

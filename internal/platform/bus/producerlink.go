@@ -238,7 +238,7 @@ func (c *producerConn) fail() {
 // pause waits for d and up to half of it more.
 func pause(ctx context.Context, d time.Duration) {
 	select {
-	case <-time.After(d + rand.N(d/2)):
+	case <-time.After(d + rand.N(d/2)): //nolint:gosec // jitter
 	case <-ctx.Done():
 	}
 }

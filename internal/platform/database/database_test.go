@@ -415,6 +415,10 @@ func TestMigrate(t *testing.T) {
 	require.Error(t, database.CheckVersion(t.Context(), db, one, "migrations", "auth_version"))
 	require.Error(t, database.CheckVersion(t.Context(), db, one, "migrations", "x; DROP TABLE a"))
 	require.Error(t, database.Migrate(t.Context(), db, fstest.MapFS{}, "migrations", table))
+	// An engine whose row locks do not block, as MyISAM's do not.
+	exec(t, db, "ALTER TABLE "+table+" ENGINE=MyISAM")
+	require.ErrorContains(t, database.CheckVersion(t.Context(), db, two, "migrations", table), "do not block")
+
 	small := open(t, dsn, func(c *database.Config) { c.MaxOpen = 1 })
 	require.ErrorContains(t, database.Migrate(t.Context(), small, one, "migrations", table), "too small")
 }

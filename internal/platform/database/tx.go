@@ -29,7 +29,7 @@ func InTx(ctx context.Context, db *sqlx.DB, f func(tx *sqlx.Tx) error) error {
 		}
 		pause := time.Duration(attempt) * 4 * time.Millisecond
 		select {
-		case <-time.After(pause/2 + rand.N(pause)):
+		case <-time.After(pause/2 + rand.N(pause)): //nolint:gosec // jitter
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), err)
 		}

@@ -117,12 +117,10 @@ func (r *Registry) ttlSeconds() int64 {
 	return max(1, int64(r.cfg.LeaseTTL/time.Second))
 }
 
-// pause waits for d and up to as much again; it reports whether ctx still runs.
-func pause(ctx context.Context, d time.Duration) bool {
+// pause waits for d and up to as much again, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
 	select {
-	case <-time.After(d + rand.N(d)):
-		return true
+	case <-time.After(d + rand.N(d)): //nolint:gosec // jitter
 	case <-ctx.Done():
-		return false
 	}
 }

@@ -92,7 +92,6 @@ func dial(target string, tel Telemetry, opts []DialOption, extra []grpc.DialOpti
 		grpc.WithMaxHeaderListSize(maxHeader),
 		grpc.WithStaticStreamWindowSize(streamWindow),
 		grpc.WithStaticConnWindowSize(connWindow),
-		grpc.WithSharedWriteBuffer(true),
 		grpc.WithIdleTimeout(0), // a connection that must be made first is latency
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),
 		grpc.WithConnectParams(grpc.ConnectParams{

@@ -73,7 +73,6 @@ func NewServer(tel Telemetry, cfg ServerConfig) (*Server, error) {
 		grpc.MaxHeaderListSize(maxHeader),
 		grpc.StaticStreamWindowSize(streamWindow),
 		grpc.StaticConnWindowSize(connWindow),
-		grpc.SharedWriteBuffer(true),
 		grpc.ConnectionTimeout(5 * time.Second),
 		// Pings find a frozen or vanished client; it pings us far less often.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Second, Timeout: 2 * time.Second}),
@@ -145,7 +144,9 @@ func (s *Server) Run(ctx context.Context) error {
 		s.grpc.Stop()
 		<-stopped
 	}
-	<-served
+	if err := <-served; err != nil {
+		return fmt.Errorf("rpc: %w", err)
+	}
 	return nil
 }
 
