@@ -200,7 +200,7 @@ func (c *Cluster) startInfra(ctx context.Context) error {
 const buildLimit = 15 * time.Minute
 
 func (c *Cluster) startMySQL(ctx context.Context, p *Process) error {
-	program, err := infra.FindMySQL(ctx, c.log)
+	program, err := infra.FindMySQL(ctx, c.say)
 	if err != nil {
 		return err
 	}
@@ -221,7 +221,7 @@ func (c *Cluster) startMySQL(ctx context.Context, p *Process) error {
 }
 
 func (c *Cluster) startRedis(ctx context.Context, p *Process, helper func() (string, error)) error {
-	program, err := infra.FindRedis(ctx, c.log)
+	program, err := infra.FindRedis(ctx, c.say)
 	if ctx.Err() != nil {
 		return err
 	}

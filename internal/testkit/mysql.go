@@ -94,7 +94,7 @@ func describeMySQL(program infra.Program, dir string, port int) infra.MySQL {
 var mysqlProgram = sync.OnceValues(func() (infra.Program, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), helperLimit)
 	defer cancel()
-	return infra.FindMySQL(ctx, quiet())
+	return infra.FindMySQL(ctx, tell)
 })
 
 // prepareMySQL makes a data directory for m and describes the server.

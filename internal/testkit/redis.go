@@ -50,5 +50,5 @@ func StartRedis(t testing.TB) *RedisServer {
 var redisProgram = sync.OnceValues(func() (infra.Program, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), helperLimit)
 	defer cancel()
-	return infra.FindRedis(ctx, quiet())
+	return infra.FindRedis(ctx, tell)
 })

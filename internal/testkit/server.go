@@ -3,7 +3,6 @@ package testkit
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -126,9 +125,10 @@ func start(t testing.TB, name string, ports int, describe func(dir string, ports
 	return nil, nil
 }
 
-// quiet is the logger of look-ups: a test's output is for its own findings. A
-// fetch of packages shows, since it takes long.
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(os.Stderr, nil)) }
+// tell shows what takes long; it has no test to log to, since all tests wait.
+func tell(format string, args ...any) {
+	_, _ = fmt.Fprintf(os.Stderr, "testkit: "+format+"\n", args...)
+}
 
 // helper returns the binary with etcd and NSQ.
 var helper = sync.OnceValues(func() (string, error) {

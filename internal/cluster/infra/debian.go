@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,7 +25,7 @@ type debianRoot string
 // into the cache, as any user, without installing anything and without running
 // any package's scripts. apt checks the signatures. It fetches only the
 // libraries the machine lacks.
-func fetchDebian(ctx context.Context, log *slog.Logger) (debianRoot, error) {
+func fetchDebian(ctx context.Context, say Say) (debianRoot, error) {
 	for _, tool := range []string{"apt-get", "dpkg-deb"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return "", fmt.Errorf("and no %s to fetch them with", tool)
@@ -52,7 +51,7 @@ func fetchDebian(ctx context.Context, log *slog.Logger) (debianRoot, error) {
 	if _, err := os.Stat(stamp); err == nil {
 		return root, nil
 	}
-	log.Info("fetching MariaDB and Redis with apt, without installing them (about 30 MB)", "into", dir)
+	say.say("fetching MariaDB and Redis with apt, without installing them (about 30 MB), into %s", dir)
 	for _, sub := range []string{"lists/partial", "archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return "", err

@@ -3,7 +3,6 @@ package infra
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -71,7 +70,7 @@ func TestUnit_StartGivesUpWithItsContextAndLeavesNothing(t *testing.T) {
 }
 
 func TestMySQL_ReadyIsNotFooledByAnotherServerOnThePort(t *testing.T) {
-	program, err := FindMySQL(t.Context(), slog.New(slog.NewTextHandler(t.Output(), nil)))
+	program, err := FindMySQL(t.Context(), t.Logf)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -126,7 +126,7 @@ func (m MySQL) Unit() (Unit, error) {
 		"--sql-mode=STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ZERO_DATE,NO_ZERO_IN_DATE,NO_ENGINE_SUBSTITUTION",
 		"--default-time-zone=+00:00",
 		fmt.Sprintf("--innodb-buffer-pool-size=%dM", m.BufferPoolMB),
-		fmt.Sprintf("--innodb-log-file-size=%dM", m.RedoLogMB),
+		fmt.Sprintf("--loose-innodb-log-file-size=%dM", m.RedoLogMB),
 		"--loose-innodb-snapshot-isolation=OFF",
 		"--max-connections=600",
 		"--performance-schema=OFF",

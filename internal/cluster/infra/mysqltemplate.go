@@ -51,7 +51,7 @@ func mysqlTemplate(ctx context.Context, program Program) (string, error) {
 func initialise(ctx context.Context, program Program, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	args := []string{"--no-defaults", "--datadir=" + dir, "--innodb-log-file-size=16M"}
+	args := []string{"--no-defaults", "--datadir=" + dir, "--loose-innodb-log-file-size=16M"}
 	path := program.Path
 	if program.Init == "" {
 		args = append(args, "--initialize-insecure")
