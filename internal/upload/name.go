@@ -42,7 +42,7 @@ func safeName(name string, kind *mimetype.MIME) string {
 			ext = ".bin"
 		}
 	}
-	if stem = cut(stem, maxStem); stem == "" {
+	if stem = strings.Trim(cut(stem, maxStem), " ."); stem == "" {
 		stem = "file"
 	}
 	return stem + ext

@@ -2,11 +2,14 @@ package upload
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"mime"
 	"net/http"
 	"net/url"
 
+	"gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 )
 
@@ -23,11 +26,8 @@ func (s *Store) Serve(w http.ResponseWriter, r *http.Request, key string) error 
 	if err != nil {
 		return notFound(err)
 	}
-	file, err := s.bucket.NewReader(ctx, key, nil)
-	if err != nil {
-		return notFound(err)
-	}
-	defer func() { _ = file.Close() }()
+	file := &content{ctx: ctx, store: s, key: key, size: attrs.Size}
+	defer file.close()
 
 	name, _ := url.PathUnescape(attrs.Metadata[nameKey]) // "" sends no name
 	h := w.Header()
@@ -56,4 +56,56 @@ func disposition(name string) string {
 		return d
 	}
 	return "attachment"
+}
+
+// content reads a file from wherever it is asked to. It opens the file at the
+// first byte that is wanted, so that a range costs one request to the bucket and
+// an unchanged file none. It is used by one goroutine, within its context.
+type content struct {
+	ctx   context.Context //nolint:containedctx // io.ReadSeeker has no room for one
+	store *Store
+	key   string
+	size  int64
+	at    int64
+	open  *blob.Reader // reads from at on; nil until something is read
+}
+
+func (c *content) Read(p []byte) (int, error) {
+	if c.at >= c.size {
+		return 0, io.EOF
+	}
+	if c.open == nil {
+		r, err := c.store.bucket.NewRangeReader(c.ctx, c.key, c.at, -1, nil)
+		if err != nil {
+			return 0, notFound(err)
+		}
+		c.open = r
+	}
+	n, err := c.open.Read(p)
+	c.at += int64(n)
+	return n, err
+}
+
+func (c *content) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += c.at
+	case io.SeekEnd:
+		offset += c.size
+	}
+	if offset < 0 {
+		return 0, errors.New("upload: seek before the start")
+	}
+	if offset != c.at {
+		c.close()
+		c.at = offset
+	}
+	return offset, nil
+}
+
+func (c *content) close() {
+	if c.open != nil {
+		_ = c.open.Close()
+		c.open = nil
+	}
 }
