@@ -221,7 +221,7 @@ func TestKnee_EndsWhereTheSystemNoLongerFollows(t *testing.T) {
 	k, err := RunKnee(t.Context(), fake(t, &server{reply: func(int64) string {
 		time.Sleep(5 * time.Millisecond) // two hundred a second and no more
 		return ""
-	}}), []float64{50, 3000, 4000}, o, nil)
+	}}), []float64{50, 700, 4000}, o, nil)
 	require.NoError(t, err)
 	require.Len(t, k.Points, 2)
 	require.Less(t, k.Points[1].DeliveredPerSecond, 250.0)

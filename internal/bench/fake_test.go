@@ -28,6 +28,7 @@ type server struct {
 	reply func(n int64) string // instead of the ack: "refuse", "silent", or ""
 
 	up     websocket.Upgrader
+	wg     sync.WaitGroup
 	mu     sync.Mutex // guards the following fields
 	users  map[int64][]*fakeConn
 	groups map[int64][]int64
@@ -55,7 +56,10 @@ func fake(t *testing.T, s *server) *Target {
 	s.users, s.groups, s.seqs = map[int64][]*fakeConn{}, map[int64][]int64{}, map[string]int64{}
 	s.stored, s.away, s.held = map[string]int64{}, map[int64][][]byte{}, map[int64][]byte{}
 	srv := httptest.NewServer(s)
-	t.Cleanup(srv.Close)
+	t.Cleanup(func() {
+		srv.Close()
+		s.wg.Wait()
+	})
 	return &Target{
 		Name: "system", Gateways: []string{srv.URL, srv.URL},
 		People: &anyone{tell: func(_ context.Context, g crowd.Group) error {
@@ -77,6 +81,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
+	s.wg.Add(1)
+	defer s.wg.Done()
 	c := &fakeConn{ws: ws}
 	s.mu.Lock()
 	s.conns++
