@@ -1,6 +1,8 @@
 package friend
 
 import (
+	"database/sql"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -121,13 +123,11 @@ func pendingCount(t *testing.T, s *Server, base im.UserID) (n int) {
 func readRelation(t testing.TB, s *Server, a, b im.UserID) relation {
 	t.Helper()
 	lo, hi := pair(a, b)
-	rows, err := s.store.db.Query(`SELECT `+relationColumns+` FROM friend_relations WHERE lo_user_id = ? AND hi_user_id = ?`, lo, hi)
-	require.NoError(t, err)
-	defer func() { _ = rows.Close() }()
-	if !rows.Next() {
+	r, err := scanRelation(s.store.db.QueryRowContext(t.Context(),
+		`SELECT `+relationColumns+` FROM friend_relations WHERE lo_user_id = ? AND hi_user_id = ?`, lo, hi))
+	if errors.Is(err, sql.ErrNoRows) {
 		return relation{}
 	}
-	r, err := scanRelation(rows)
 	require.NoError(t, err)
 	return r
 }

@@ -88,7 +88,7 @@ func Dial(ctx context.Context, base, token string, opts DialOptions) (*Socket, e
 		size = 4 << 10
 	}
 	dialer := websocket.Dialer{ReadBufferSize: size, WriteBufferSize: 4 << 10, WriteBufferPool: writeBuffers, HandshakeTimeout: 10 * time.Second}
-	conn, resp, err := dialer.DialContext(ctx, u.String(), header)
+	conn, resp, err := dialer.DialContext(ctx, u.String(), header) //nolint:bodyclose // the dialer has read what there is
 	if err != nil {
 		if resp != nil && errors.Is(err, websocket.ErrBadHandshake) {
 			return nil, refusal(resp)
