@@ -7,6 +7,7 @@ package catalog
 import (
 	"bytes"
 	_ "embed"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -49,7 +50,7 @@ func mustParse(src []byte) map[string]Entry {
 	dec := yaml.NewDecoder(bytes.NewReader(src))
 	dec.KnownFields(true)
 	m := map[string]Entry{}
-	if err := dec.Decode(&m); err != nil && err != io.EOF {
+	if err := dec.Decode(&m); err != nil && !errors.Is(err, io.EOF) {
 		panic(fmt.Sprintf("catalog: errors.yaml: %v", err)) // embedded at build time: a test loads it
 	}
 	return m

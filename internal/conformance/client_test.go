@@ -193,6 +193,7 @@ func (u *user) raw(method, path string, body io.Reader, contentType string, head
 }
 
 func (u *user) get(path string) answer { u.t.Helper(); return u.call(http.MethodGet, path, nil, "") }
+
 func (u *user) del(path string) answer {
 	u.t.Helper()
 	return u.call(http.MethodDelete, path, nil, "")

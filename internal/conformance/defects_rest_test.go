@@ -238,7 +238,11 @@ func TestDefect31_GroupDataIsTheTrueSender(t *testing.T) {
 		kept map[string]any
 	}{
 		{`{"id":1,"uid":"x","name":"bot","avatar":"javascript:1","email":"root@x","extra":[1,2]}`, map[string]any{"extra": []any{1.0, 2.0}}},
-		{``, nil}, {`plain text`, map[string]any{"data": "plain text"}}, {`[1]`, nil}, {`null`, nil}, {`5`, nil},
+		{``, nil},
+		{`plain text`, map[string]any{"data": "plain text"}},
+		{`[1]`, nil},
+		{`null`, nil},
+		{`5`, nil},
 	} {
 		text := fmt.Sprintf("spoof %d", i)
 		a.post("/messages/private", "msg_client_id", nextKey(), "msg_type", 1, "to_id", id, "channel_type", 2, "message", text, "data", c.data).ok()
@@ -672,8 +676,20 @@ func TestGroups_CreationRefusals(t *testing.T) {
 		return u.post("/groups/store", list...)
 	}
 	for _, bad := range [][]any{
-		{"name", ""}, {"name", "x"}, {"name", strings.Repeat("x", 21)}, {"info", ""}, {"info", "x"}, {"info", strings.Repeat("x", 256)}, {"avatar", ""},
-		{"avatar", "javascript:alert(1)"}, {"theme", ""}, {"is_pwd", 1}, {"is_pwd", 2}, {"select_user[]", "x"}, {"select_user[]", stranger.ID}, {"select_user[]", 999_999_999},
+		{"name", ""},
+		{"name", "x"},
+		{"name", strings.Repeat("x", 21)},
+		{"info", ""},
+		{"info", "x"},
+		{"info", strings.Repeat("x", 256)},
+		{"avatar", ""},
+		{"avatar", "javascript:alert(1)"},
+		{"theme", ""},
+		{"is_pwd", 1},
+		{"is_pwd", 2},
+		{"select_user[]", "x"},
+		{"select_user[]", stranger.ID},
+		{"select_user[]", 999_999_999},
 	} {
 		try(bad...).refused(1000)
 	}

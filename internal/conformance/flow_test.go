@@ -79,8 +79,20 @@ func TestRegister_Refusals(t *testing.T) {
 	require.NotEqual(t, taken.message, name.message, "it says which is taken")
 	try("email", strings.ToUpper(u.Email)).refused(1000)
 	for _, bad := range [][2]any{
-		{"email", ""}, {"email", "nope"}, {"email", "a@b.com\r\nBcc: x@y.com"}, {"name", ""}, {"name", "   "}, {"name", strings.Repeat("x", 51)}, {"name", "a\u202eb"},
-		{"password", "short"}, {"password", strings.Repeat("x", 129)}, {"password_repeat", "other"}, {"code", "123"}, {"code", "12345"}, {"code", ""}, {"email_type", "3"},
+		{"email", ""},
+		{"email", "nope"},
+		{"email", "a@b.com\r\nBcc: x@y.com"},
+		{"name", ""},
+		{"name", "   "},
+		{"name", strings.Repeat("x", 51)},
+		{"name", "a\u202eb"},
+		{"password", "short"},
+		{"password", strings.Repeat("x", 129)},
+		{"password_repeat", "other"},
+		{"code", "123"},
+		{"code", "12345"},
+		{"code", ""},
+		{"email_type", "3"},
 	} {
 		if bad[0] == "password" {
 			try("password", bad[1], "password_repeat", bad[1]).refused(1000)

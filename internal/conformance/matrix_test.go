@@ -85,10 +85,12 @@ var matrix = []rule{
 	{name: "POST /messages/video", rest: 1003, named: map[string]int{"friend": 500, "member": 500, "ex-member": 500}, call: func(s *scene, u *user) answer {
 		return u.post("/messages/video", "to_id", s.owner().ID) // offline, which only friends are told
 	}},
-	{name: "POST /friends/record", rest: 200, changes: true, named: map[string]int{"owner": 1000, "friend": 1000, "member": 1000, "ex-member": 1000, "asker": 1000},
+	{
+		name: "POST /friends/record", rest: 200, changes: true, named: map[string]int{"owner": 1000, "friend": 1000, "member": 1000, "ex-member": 1000, "asker": 1000},
 		call: func(s *scene, u *user) answer {
 			return u.post("/friends/record", "to_id", s.owner().ID, "information", "x")
-		}},
+		},
+	},
 	{name: "DELETE /friends/:id", rest: 200, changes: true, call: func(s *scene, u *user) answer { return u.del(fmt.Sprintf("/friends/%d", s.owner().ID)) }},
 
 	// a friend request to the owner

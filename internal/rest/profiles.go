@@ -181,15 +181,15 @@ func (a *api) absolute(path string) string {
 }
 
 // exists fails with user_not_found for somebody who does not exist.
-func (c *call) exists(id im.UserID) (*authv1.User, error) {
+func (c *call) exists(id im.UserID) error {
 	users, err := c.profiles.get(c.ctx(), []im.UserID{id})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if users[id] == nil {
-		return nil, im.E(im.KindNotFound, "user_not_found", nil)
+		return im.E(im.KindNotFound, "user_not_found", nil)
 	}
-	return users[id], nil
+	return nil
 }
 
 func bit(b bool) int {
@@ -197,12 +197,4 @@ func bit(b bool) int {
 		return 1
 	}
 	return 0
-}
-
-func userIDs(ids []int64) []im.UserID {
-	out := make([]im.UserID, len(ids))
-	for i, id := range ids {
-		out[i] = im.UserID(id)
-	}
-	return out
 }

@@ -52,7 +52,7 @@ func requestFriend(c *call) (any, error) {
 	if err := in.err(); err != nil {
 		return nil, err
 	}
-	if _, err := c.exists(im.UserID(to)); err != nil {
+	if err := c.exists(im.UserID(to)); err != nil {
 		return nil, err
 	}
 	resp, err := c.Friend.RequestFriend(c.ctx(), &friendv1.RequestFriendRequest{

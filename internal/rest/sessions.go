@@ -77,7 +77,7 @@ func createSession(c *call) (any, error) {
 		return nil, err
 	}
 	if kind == int64(im.Private) {
-		if _, err := c.exists(im.UserID(target)); err != nil {
+		if err := c.exists(im.UserID(target)); err != nil {
 			return nil, err
 		}
 	}

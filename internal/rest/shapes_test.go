@@ -32,30 +32,40 @@ func TestGolden(t *testing.T) {
 		answer proto.Message
 		call   func(e *edge) reply
 	}{
-		{"user", "ConversationService/Presence", &logicv1.PresenceResponse{Users: []*logicv1.UserPresence{{UserId: 35, Online: true}}},
+		{
+			"user", "ConversationService/Presence", &logicv1.PresenceResponse{Users: []*logicv1.UserPresence{{UserId: 35, Online: true}}},
 			func(e *edge) reply {
 				e.users[35] = &authv1.User{Id: 35, Name: "b<o>b", Email: "bob@example.com", Avatar: "/avatars/35.png", Bio: "hi", Sex: 1, Age: 9, ClientType: 3, LastLoginAtMs: at}
 				return e.get("/api/user/35")
-			}},
+			},
+		},
 		{"sessions", "ConversationService/ListSessions", &logicv1.ListSessionsResponse{Sessions: []*logicv1.Session{
-			{Id: 900, OwnerId: 34, Kind: 1, PeerId: 35, Pinned: true, PinnedAtMs: at, Note: "n", CreatedAtMs: at, Unread: 2, LastSeq: 5, ReadSeq: 3, ConversationId: 77,
-				LastMessage: &pushv1.Message{Id: 812, SenderId: 35, Type: 1, Text: "hi", SentAtMs: at}},
+			{
+				Id: 900, OwnerId: 34, Kind: 1, PeerId: 35, Pinned: true, PinnedAtMs: at, Note: "n", CreatedAtMs: at, Unread: 2, LastSeq: 5, ReadSeq: 3, ConversationId: 77,
+				LastMessage: &pushv1.Message{Id: 812, SenderId: 35, Type: 1, Text: "hi", SentAtMs: at},
+			},
 			{Id: 901, OwnerId: 34, Kind: 2, GroupId: 24, CreatedAtMs: at, Group: testGroup, ConversationId: 24},
 			{Id: 902, OwnerId: 34, Kind: 1, PeerId: 36, Hidden: true},
 		}}, func(e *edge) reply { return e.get("/api/sessions") }},
 		{"sessions_none", "", nil, func(e *edge) reply { return e.get("/api/sessions") }},
-		{"session_created", "ConversationService/CreateSession", &logicv1.CreateSessionResponse{Session: &logicv1.Session{Id: 900, OwnerId: 34, Kind: 1, PeerId: 35, CreatedAtMs: at}},
-			func(e *edge) reply { return e.multipart(http.MethodPost, "/api/sessions", "id", "35", "type", "1") }},
+		{
+			"session_created", "ConversationService/CreateSession", &logicv1.CreateSessionResponse{Session: &logicv1.Session{Id: 900, OwnerId: 34, Kind: 1, PeerId: 35, CreatedAtMs: at}},
+			func(e *edge) reply { return e.multipart(http.MethodPost, "/api/sessions", "id", "35", "type", "1") },
+		},
 		{"friends", "FriendService/ListFriends", &friendv1.ListFriendsResponse{Friends: []*friendv1.Friend{
 			{Id: 3, UserId: 34, FriendId: 35, Note: "n", Pinned: true, PinnedAtMs: at, CreatedAtMs: at, UpdatedAtMs: at},
 			{Id: 4, UserId: 34, FriendId: 99, CreatedAtMs: at},
 		}}, func(e *edge) reply { return e.get("/api/friends") }},
 		{"friends_none", "", nil, func(e *edge) reply { return e.get("/api/friends") }},
 		{"friend_none", "", nil, func(e *edge) reply { return e.get("/api/friends/35") }},
-		{"friend", "FriendService/GetFriend", &friendv1.GetFriendResponse{Friend: &friendv1.Friend{Id: 3, UserId: 34, FriendId: 35, CreatedAtMs: at}},
-			func(e *edge) reply { return e.get("/api/friends/35") }},
-		{"friend_status", "ConversationService/Presence", &logicv1.PresenceResponse{Users: []*logicv1.UserPresence{{UserId: 35, Online: true}}},
-			func(e *edge) reply { return e.get("/api/friends/status/35") }},
+		{
+			"friend", "FriendService/GetFriend", &friendv1.GetFriendResponse{Friend: &friendv1.Friend{Id: 3, UserId: 34, FriendId: 35, CreatedAtMs: at}},
+			func(e *edge) reply { return e.get("/api/friends/35") },
+		},
+		{
+			"friend_status", "ConversationService/Presence", &logicv1.PresenceResponse{Users: []*logicv1.UserPresence{{UserId: 35, Online: true}}},
+			func(e *edge) reply { return e.get("/api/friends/status/35") },
+		},
 		{"friend_status_offline", "", nil, func(e *edge) reply { return e.get("/api/friends/status/35") }},
 		{"user_query", "AuthService/SearchUsers", &authv1.SearchUsersResponse{Users: []*authv1.User{
 			{Id: 36, Name: "carol", Email: "carol@example.com", Sex: 2, Bio: "b"}, {Id: 34, Name: "alice"}, {Id: 1, Bot: true},
@@ -65,36 +75,52 @@ func TestGolden(t *testing.T) {
 			{Id: 46, RequesterId: 35, RecipientId: 34, Status: 0, Information: "hello", CreatedAtMs: at},
 		}}, func(e *edge) reply { return e.get("/api/friends/record") }},
 		{"records_none", "", nil, func(e *edge) reply { return e.get("/api/friends/record") }},
-		{"record_created", "FriendService/RequestFriend", &friendv1.RequestFriendResponse{Request: &friendv1.FriendRequest{Id: 46, RequesterId: 34, RecipientId: 35, Information: "hello", CreatedAtMs: at}},
+		{
+			"record_created", "FriendService/RequestFriend", &friendv1.RequestFriendResponse{Request: &friendv1.FriendRequest{Id: 46, RequesterId: 34, RecipientId: 35, Information: "hello", CreatedAtMs: at}},
 			func(e *edge) reply {
 				return e.multipart(http.MethodPost, "/api/friends/record", "to_id", "35", "information", "hello")
-			}},
-		{"record_accepted", "FriendService/AnswerRequest", &friendv1.AnswerRequestResponse{Friend: &friendv1.Friend{Id: 3, UserId: 34, FriendId: 35, CreatedAtMs: at}},
+			},
+		},
+		{
+			"record_accepted", "FriendService/AnswerRequest", &friendv1.AnswerRequestResponse{Friend: &friendv1.Friend{Id: 3, UserId: 34, FriendId: 35, CreatedAtMs: at}},
 			func(e *edge) reply {
 				return e.multipart(http.MethodPut, "/api/friends/record", "id", "46", "status", "1")
-			}},
-		{"record_refused", "FriendService/AnswerRequest", &friendv1.AnswerRequestResponse{},
+			},
+		},
+		{
+			"record_refused", "FriendService/AnswerRequest", &friendv1.AnswerRequestResponse{},
 			func(e *edge) reply {
 				return e.multipart(http.MethodPut, "/api/friends/record", "id", "46", "status", "2")
-			}},
-		{"groups", "GroupService/ListGroups", &logicv1.ListGroupsResponse{Groups: []*logicv1.GroupInfo{testGroup}},
-			func(e *edge) reply { return e.get("/api/groups/list") }},
+			},
+		},
+		{
+			"groups", "GroupService/ListGroups", &logicv1.ListGroupsResponse{Groups: []*logicv1.GroupInfo{testGroup}},
+			func(e *edge) reply { return e.get("/api/groups/list") },
+		},
 		{"groups_none", "", nil, func(e *edge) reply { return e.get("/api/groups/list") }},
 		{"group_members", "GroupService/ListMembers", &logicv1.ListMembersResponse{Group: testGroup, Members: []*logicv1.Member{
 			{Id: 1, GroupId: 24, UserId: 34, Role: logicv1.Role_ROLE_OWNER, JoinedAtMs: at}, {Id: 2, GroupId: 24, UserId: 35, Role: logicv1.Role_ROLE_MEMBER, JoinedAtMs: at, MutedUntilMs: at},
 		}}, func(e *edge) reply { return e.get("/api/groups/users/24") }},
-		{"invite", "GroupService/CreateInvite", &logicv1.CreateInviteResponse{Id: 6, Token: "tok", CreatedAtMs: at, ExpiresAtMs: at + 86_400_000, Group: testGroup},
-			func(e *edge) reply { return e.do(http.MethodPost, "/api/invite/24", nil) }},
-		{"address", "GroupService/ListGroups", &logicv1.ListGroupsResponse{Groups: []*logicv1.GroupInfo{testGroup}},
-			func(e *edge) reply { return e.do(http.MethodPost, "/api/address/list", nil) }},
-		{"sent_private", "MessageService/Send", &logicv1.SendResponse{Result: &logicv1.SendResult{MessageId: 812, ConversationId: 77, Seq: 5, SentAtMs: at, DataJson: `"x"`}},
+		{
+			"invite", "GroupService/CreateInvite", &logicv1.CreateInviteResponse{Id: 6, Token: "tok", CreatedAtMs: at, ExpiresAtMs: at + 86_400_000, Group: testGroup},
+			func(e *edge) reply { return e.do(http.MethodPost, "/api/invite/24", nil) },
+		},
+		{
+			"address", "GroupService/ListGroups", &logicv1.ListGroupsResponse{Groups: []*logicv1.GroupInfo{testGroup}},
+			func(e *edge) reply { return e.do(http.MethodPost, "/api/address/list", nil) },
+		},
+		{
+			"sent_private", "MessageService/Send", &logicv1.SendResponse{Result: &logicv1.SendResult{MessageId: 812, ConversationId: 77, Seq: 5, SentAtMs: at, DataJson: `"x"`}},
 			func(e *edge) reply {
 				return e.json(http.MethodPost, "/api/messages/private", `{"msg_client_id":1795390858378,"to_id":"35","msg_type":1,"message":"<hi>","data":"x"}`)
-			}},
-		{"sent_group", "MessageService/Send", &logicv1.SendResponse{Result: &logicv1.SendResult{MessageId: 813, ConversationId: 24, Seq: 6, SentAtMs: at, DataJson: `"{\"id\":34}"`}},
+			},
+		},
+		{
+			"sent_group", "MessageService/Send", &logicv1.SendResponse{Result: &logicv1.SendResult{MessageId: 813, ConversationId: 24, Seq: 6, SentAtMs: at, DataJson: `"{\"id\":34}"`}},
 			func(e *edge) reply {
 				return e.json(http.MethodPost, "/api/messages/private", `{"msg_client_id":1,"to_id":24,"msg_type":1,"channel_type":2,"message":"hi"}`)
-			}},
+			},
+		},
 		{"history_private", "MessageService/History", &logicv1.HistoryResponse{Total: 57, PeerReadSeq: 1, ReadSeq: 2, Messages: []*pushv1.Message{
 			{Id: 811, Seq: 1, SenderId: 34, ToId: 35, Type: 1, Text: "one", DataJson: `5`, SentAtMs: at, Status: 1, ClientMsgId: 7},
 			{Id: 812, Seq: 2, SenderId: 35, ToId: 34, Type: 3, Text: "two", SentAtMs: at, Status: 1},
@@ -104,10 +130,14 @@ func TestGolden(t *testing.T) {
 		{"history_group", "MessageService/History", &logicv1.HistoryResponse{Total: 2, Messages: []*pushv1.Message{
 			{Id: 901, Seq: 1, Kind: 2, SenderId: 35, ToId: 24, Type: 6, Text: "joined", DataJson: `"{\"id\":35}"`, SentAtMs: at + 999, ClientMsgId: 8},
 		}}, func(e *edge) reply { return e.get("/api/messages/groups?page=&pageSize=&to_id=24") }},
-		{"recall", "MessageService/Recall", &logicv1.RecallResponse{Recall: &pushv1.RecallEvent{MessageId: 812, ClientMsgId: 1, SenderId: 34, ToId: 35, Kind: 1}},
-			func(e *edge) reply { return e.form(http.MethodPost, "/api/messages/recall", "msg_id", "812") }},
-		{"read", "MessageService/MarkRead", &logicv1.MarkReadResponse{ReadSeq: 5, Unread: 1},
-			func(e *edge) reply { return e.form(http.MethodPost, "/api/messages/read", "to_id", "35", "seq", "5") }},
+		{
+			"recall", "MessageService/Recall", &logicv1.RecallResponse{Recall: &pushv1.RecallEvent{MessageId: 812, ClientMsgId: 1, SenderId: 34, ToId: 35, Kind: 1}},
+			func(e *edge) reply { return e.form(http.MethodPost, "/api/messages/recall", "msg_id", "812") },
+		},
+		{
+			"read", "MessageService/MarkRead", &logicv1.MarkReadResponse{ReadSeq: 5, Unread: 1},
+			func(e *edge) reply { return e.form(http.MethodPost, "/api/messages/read", "to_id", "35", "seq", "5") },
+		},
 		{"unread", "ConversationService/ListSessions", &logicv1.ListSessionsResponse{Sessions: []*logicv1.Session{
 			{Id: 900, Kind: 1, PeerId: 35, Unread: 2, LastSeq: 5, ReadSeq: 3}, {Id: 901, Kind: 2, GroupId: 24}, {Id: 902, Kind: 2, GroupId: 25, Unread: 1, LastSeq: 1},
 		}}, func(e *edge) reply { return e.get("/api/messages/unread") }},
@@ -119,12 +149,18 @@ func TestGolden(t *testing.T) {
 		}}, func(e *edge) reply {
 			return e.json(http.MethodPost, "/api/sync", `{"epoch":"e1","cursors":[{"conversation_id":77,"seq":0}],"limit":10}`)
 		}},
-		{"refresh", "AuthService/Refresh", &authv1.RefreshResponse{Login: &authv1.LoggedIn{AccessToken: "t", RefreshToken: "r", ExpiresAt: 5, TtlSeconds: 4}},
-			func(e *edge) reply { return e.form(http.MethodPost, "/api/auth/refresh", "refresh_token", "x") }},
-		{"ticket", "AuthService/IssueTicket", &authv1.IssueTicketResponse{Ticket: "t", ExpiresInSeconds: 30},
-			func(e *edge) reply { return e.do(http.MethodPost, "/api/auth/ws-ticket", nil) }},
-		{"oauth_url", "AuthService/OAuthURL", &authv1.OAuthURLResponse{Url: "https://x/?a=1&b=2", State: "s"},
-			func(e *edge) reply { return e.get("/api/auth/oauthUrl?login_type=gitee") }},
+		{
+			"refresh", "AuthService/Refresh", &authv1.RefreshResponse{Login: &authv1.LoggedIn{AccessToken: "t", RefreshToken: "r", ExpiresAt: 5, TtlSeconds: 4}},
+			func(e *edge) reply { return e.form(http.MethodPost, "/api/auth/refresh", "refresh_token", "x") },
+		},
+		{
+			"ticket", "AuthService/IssueTicket", &authv1.IssueTicketResponse{Ticket: "t", ExpiresInSeconds: 30},
+			func(e *edge) reply { return e.do(http.MethodPost, "/api/auth/ws-ticket", nil) },
+		},
+		{
+			"oauth_url", "AuthService/OAuthURL", &authv1.OAuthURLResponse{Url: "https://x/?a=1&b=2", State: "s"},
+			func(e *edge) reply { return e.get("/api/auth/oauthUrl?login_type=gitee") },
+		},
 		{"logout", "", nil, func(e *edge) reply { return e.do(http.MethodPost, "/api/auth/logout", nil) }},
 	}
 	for _, tt := range tests {

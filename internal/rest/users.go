@@ -11,7 +11,7 @@ func getUser(c *call) (any, error) {
 		return nil, err
 	}
 	id := im.UserID(n)
-	if _, err := c.exists(id); err != nil {
+	if err := c.exists(id); err != nil {
 		return nil, err
 	}
 	who, err := c.people([]im.UserID{id})
