@@ -100,7 +100,9 @@ func TestG6_DeliveryStates(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, longWatermark())
+			cfg := longWatermark()
+			cfg.Hold = 50 * time.Millisecond
+			w := newWorld(t, cfg)
 			b := w.connect(35)
 			p := newPusher(w)
 			p.store(1, 35, 34, tt.prior...)
@@ -133,10 +135,60 @@ func TestG6_DeliveryStates(t *testing.T) {
 				p.release(i + len(tt.prior))
 			}
 			b.waitTexts(strings.Fields(tt.want)...)
+			if tt.noSyncs {
+				time.Sleep(2 * w.srv.cfg.Hold) // whatever is held would sync by now
+			}
 			if n := w.syncs(35) - before; tt.syncs && n == 0 || tt.noSyncs && n != 0 {
 				t.Errorf("%d syncs", n)
 			}
 		})
+	}
+}
+
+// A push that comes after its message was delivered to an older connection of
+// the platform is a repeat, although this one has no position there.
+func TestLatePushOfTheDelivered(t *testing.T) {
+	w := newWorld(t, longWatermark())
+	b := w.connect(35)
+	p := newPusher(w)
+	p.store(1, 35, 34, "a")
+	p.release(0)
+	conv := b.wait(200, 1).num("conversation_id")
+	w.eventually("proved", func() bool {
+		w.store.mu.Lock()
+		defer w.store.mu.Unlock()
+		return w.store.delivered[fakeCursor{35, conv, 1}] == 1
+	})
+	_ = b.ws.Close()
+	b = w.connect(35)
+	p.release(0)
+	p.store(1, 35, 34, "b")
+	p.release(1)
+	b.waitTexts("b")
+}
+
+// A backlog may bring what was written already; and after it the counter is
+// right, so that what follows needs no other.
+func TestGenerousBacklog(t *testing.T) {
+	cfg := longWatermark()
+	cfg.Hold = 30 * time.Millisecond
+	w := newWorld(t, cfg)
+	w.store.generous = true
+	b := w.connect(35)
+	p := newPusher(w)
+	p.store(1, 35, 34, "a", "lost", "c")
+	p.release(0)
+	b.wait(200, 1)
+	p.release(2)
+	b.waitTexts("a", "lost", "c")
+	before := w.syncs(35)
+	p.store(1, 35, 34, "d")
+	p.store(1, 35, 36, "other")
+	p.release(3, 4)
+	b.waitTexts("a", "lost", "c", "d", "other")
+	time.Sleep(100 * time.Millisecond)
+	if n := w.syncs(35) - before; n != 0 {
+		t.Errorf("%d more syncs", n)
 	}
 }
 

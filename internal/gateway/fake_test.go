@@ -43,6 +43,8 @@ type fakeStore struct {
 	asserted  int
 	backlogs  int
 	redisAway bool
+	// generous repeats in backlogs what the connection has written.
+	generous bool
 	// push gets every envelope, under mu.
 	push func(*pushv1.Envelope)
 	// refuse answers a send with an error.
@@ -273,7 +275,9 @@ func (r *replica) Backlog(req *logicv1.BacklogRequest, st grpc.ServerStreamingSe
 	}
 	positions := map[int64]int64{}
 	for _, p := range req.GetPositions() {
-		positions[p.GetConversationId()] = p.GetSeq()
+		if !f.generous {
+			positions[p.GetConversationId()] = p.GetSeq()
+		}
 	}
 	var runs []*logicv1.BacklogConversation
 	for _, id := range slices.Sorted(maps.Keys(f.byID)) {

@@ -118,6 +118,45 @@ func TestG5_OrderAcrossAFailover(t *testing.T) {
 	_ = r2
 }
 
+// TestG5_ReturningReplicaDoesNotOvertake: a conversation with sends outstanding
+// stays on its lane, though a better one came up.
+func TestG5_ReturningReplicaDoesNotOvertake(t *testing.T) {
+	w := newWorld(t, testConfig())
+	w.addReplica("r2")
+	w.setReplicas("r1", "r2")
+	w.eventually("two lanes", func() bool { return w.lanesUp() == 2 })
+	to := int64(35)
+	for w.laneOf(fmt.Sprintf("p:34:%d", to)) != "r2" {
+		to++
+	}
+	w.setReplicas("r1")
+	w.eventually("one lane", func() bool { return w.lanesUp() == 1 })
+	release := make(chan struct{})
+	r1 := w.replicas["r1"]
+	r1.mu.Lock()
+	r1.gate = func(*logicv1.Send) { <-release }
+	r1.mu.Unlock()
+	a := w.connect(34)
+	for i := range 10 {
+		a.chat(int64(i+1), to, 1, fmt.Sprint(i))
+	}
+	w.eventually("outstanding", func() bool { return w.srv.lanes.outstanding() == 10 })
+	w.setReplicas("r1", "r2")
+	w.eventually("two lanes again", func() bool { return w.lanesUp() == 2 })
+	for i := 10; i < 20; i++ {
+		a.chat(int64(i+1), to, 1, fmt.Sprint(i))
+	}
+	w.eventually("outstanding", func() bool { return w.srv.lanes.outstanding() == 20 })
+	time.Sleep(50 * time.Millisecond)
+	close(release)
+	a.wait(1005, 20)
+	for i, text := range w.stored(fmt.Sprintf("p:34:%d", to)) {
+		if text != fmt.Sprint(i) {
+			t.Fatalf("place %d holds %s", i, text)
+		}
+	}
+}
+
 // TestG2_SilentReplicaFailsOver: a replica that answers nothing, not even that
 // it lives, is given up within the failover time and its sends go on.
 func TestG2_SilentReplicaFailsOver(t *testing.T) {

@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -15,11 +17,17 @@ func parseOrigin(s string) (string, bool) {
 		return "", false
 	}
 	host, port := strings.ToLower(u.Hostname()), u.Port()
-	if host == "" || strings.HasSuffix(u.Host, ":") {
+	if strings.HasPrefix(u.Host, "[") {
+		ip, err := netip.ParseAddr(host)
+		if err != nil || ip.Zone() != "" {
+			return "", false
+		}
+		host = "[" + ip.String() + "]"
+	} else if host == "" || strings.Trim(host, "abcdefghijklmnopqrstuvwxyz0123456789-._") != "" {
 		return "", false
 	}
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
+	if n, err := strconv.ParseUint(port, 10, 16); strings.HasSuffix(u.Host, ":") || port != "" && (err != nil || n == 0 || port[0] == '0') {
+		return "", false
 	}
 	switch {
 	case u.Scheme == "http" && port == "80", u.Scheme == "https" && port == "443":

@@ -171,8 +171,9 @@ func (c *conn) writeRun(ctx context.Context, run *logicv1.BacklogConversation) e
 		at, known := c.positions[conv]
 		switch {
 		case known && m.seq <= at:
-		case known && m.seq > at+1 && m.kind == im.Group:
-			// Passed over: the client must read the history to have it all.
+		case known && m.seq > at+1:
+			// Passed over: too many, or not for this connection. The client must
+			// read the history to be sure.
 			_ = c.send(seal(wire.AppendSyncNeeded(newFrame(64), conv, at), opText))
 			fallthrough
 		default:
