@@ -135,3 +135,32 @@ BASE ?= http://127.0.0.1:$(PORT)
 .PHONY: conformance
 conformance: ## check the system at BASE against the public protocol
 	CONFORMANCE_BASE=$(BASE) $(GO) test -count=1 ./internal/conformance
+
+# --- benchmarks. They start a cluster of their own beside any other and stop it
+# after; BENCHFLAGS="-own=false -urls http://a:8000,http://b:8000" measures yours.
+
+BENCHFLAGS ?= -own
+
+.PHONY: bench
+bench: ## measure everything, next to a bare relay; figures and plots in .local/bench
+	$(GO) run ./cmd/bench all $(BENCHFLAGS)
+
+.PHONY: bench-quick
+bench-quick: ## the same with short windows and small crowds
+	$(GO) run ./cmd/bench all -quick $(BENCHFLAGS)
+
+.PHONY: bench-floors
+bench-floors: ## what storing rows and passing messages through NSQ cost alone
+	$(GO) run ./cmd/bench floors $(BENCHFLAGS)
+
+.PHONY: bench-stages
+bench-stages: ## where the processor time of a message goes, by process and stage
+	$(GO) run ./cmd/bench stages $(BENCHFLAGS)
+
+.PHONY: bench-scale
+bench-scale: ## the same load on clusters of one, two and four gateways
+	$(GO) run ./cmd/bench scale
+
+.PHONY: bench-micro
+bench-micro: ## allocations and instructions of the hot paths against the accepted ones
+	$(GO) run ./cmd/bench micro

@@ -7,6 +7,8 @@
 //	bench knee                an open loop at rising rates
 //	bench floors              what storing and the bus cost alone
 //	bench stages              where the processor time of a message goes
+//	bench scale               the same load on one, two and four gateways
+//	bench micro               allocations and instructions of the hot paths, against the kept ones
 //	bench all                 everything that `make bench` publishes
 //	bench report FILE.json    the page of plots again, from kept figures
 //	bench relay               the bare relay, in the foreground
@@ -29,7 +31,7 @@ type command func(ctx context.Context, s *settings) error
 
 var commands = map[string]command{
 	"list": list, "run": runScenarios, "compare": compare, "knee": knee, "floors": floors,
-	"stages": stagesTable, "all": all, "report": report, "relay": relay,
+	"stages": stagesTable, "scale": scale, "micro": runMicro, "all": all, "report": report, "relay": relay,
 }
 
 func main() {
@@ -45,7 +47,7 @@ func main() {
 
 func dispatch(ctx context.Context, args []string) error {
 	if len(args) == 0 || commands[args[0]] == nil {
-		return errors.New("usage: bench list|run|compare|knee|floors|stages|all|report|relay [flags] [names]")
+		return errors.New("usage: bench list|run|compare|knee|floors|stages|scale|micro|all|report|relay [flags] [names]")
 	}
 	s, err := parse(args[0], args[1:])
 	if err != nil {

@@ -26,8 +26,10 @@ type settings struct {
 
 	state, urls, rest, pids, dsn, nsqd, accounts, out string
 	debug, rates, listen                              string
-	rounds                                            int
-	own, noRelay, quick                               bool
+	rounds, gateways                                  int
+	own, noRelay, quick, update                       bool
+	count                                             int
+	benchTime                                         string
 	clusterEnv                                        string
 
 	local   *bench.Local
@@ -45,6 +47,7 @@ func parse(name string, args []string) (*settings, error) {
 	fs := flag.NewFlagSet("bench "+name, flag.ContinueOnError)
 	fs.StringVar(&s.state, "state", local, "state folder of the launcher whose cluster is measured")
 	fs.BoolVar(&s.own, "own", false, "start a cluster for this measurement alone, and stop it after")
+	fs.IntVar(&s.gateways, "gateways", 2, "gateways of that cluster")
 	fs.StringVar(&s.clusterEnv, "own-env", "", "settings of that cluster's services, such as IM_LOGIC_GROUP_MAX=10000, by comma")
 	fs.StringVar(&s.urls, "urls", "", "base URLs of the gateways by comma, to measure any other deployment")
 	fs.StringVar(&s.rest, "rest", "", "base URL of the REST API; default the first gateway")
@@ -58,6 +61,9 @@ func parse(name string, args []string) (*settings, error) {
 	fs.StringVar(&s.listen, "listen", "127.0.0.1:0", "relay: where to listen")
 	fs.IntVar(&s.rounds, "rounds", 3, "rounds of a comparison")
 	fs.BoolVar(&s.noRelay, "no-relay", false, "compare: the system alone")
+	fs.BoolVar(&s.update, "update", false, "micro: accept what is measured")
+	fs.IntVar(&s.count, "repeat", 6, "micro: repetitions, for benchstat")
+	fs.StringVar(&s.benchTime, "benchtime", "100ms", "micro: per benchmark")
 	fs.BoolVar(&s.quick, "quick", false, "all: short windows and small crowds, to see that it works")
 
 	o := &s.opts
@@ -72,6 +78,7 @@ func parse(name string, args []string) (*settings, error) {
 	fs.IntVar(&o.Online, "online", 0, "per cent of the members that are connected")
 	fs.IntVar(&o.Senders, "senders", 0, "senders in each group")
 	fs.IntVar(&o.Count, "count", 0, "backlog: messages; idle, storm: connections; churn, mixed: visitors per second")
+	fs.IntVar(&o.Skip, "skip", 0, "connect: users passed over")
 	fs.DurationVar(&o.Settle, "settle", 0, "idle: pause before memory is looked at")
 	fs.Uint64Var(&o.Seed, "seed", 1, "of the times between sends")
 	if err := fs.Parse(args); err != nil {
@@ -128,7 +135,7 @@ func (s *settings) startOwn(ctx context.Context) error {
 		return err
 	}
 	c, err := cluster.Start(ctx, cluster.Options{
-		StateDir: s.state, Progress: os.Stdout, External: cluster.ExternalFromEnv(),
+		StateDir: s.state, Progress: os.Stdout, External: cluster.ExternalFromEnv(), Gateways: s.gateways,
 		Env: func(_ *cluster.Cluster, _ string, e map[string]string) {
 			for k, v := range env {
 				e[k] = v

@@ -24,6 +24,7 @@ type Options struct {
 	Online  int // per cent of the members that are connected
 	Senders int // in each group
 	Count   int // messages of the backlog; idle connections; clients of the storm
+	Skip    int // users passed over
 	Settle  time.Duration
 	Seed    uint64
 	// Hook, if set, is called once the measured traffic is under way.
@@ -73,6 +74,8 @@ var scenarios = func() map[string]Scenario {
 		{"idle", "connections that do nothing", runIdle, true},
 		{"churn", "connections come and go beside an open loop", runChurn, false},
 		{"storm", "all clients lose their connection at once and come back", runStorm, false},
+		{"overload", "far more than the system can take", runOverload, false},
+		{"connect", "connect, get an answer, leave", runConnect, true},
 		{"mixed", "private and group traffic with churn", runMixed, false},
 	} {
 		m[s.Name] = s

@@ -145,6 +145,7 @@ type visitors struct {
 	rate   float64
 	took   hist.Hist
 	failed chan error
+	short  bool // leave as soon as there was an answer
 }
 
 // visit is how long a visitor stays, at most.
@@ -203,6 +204,9 @@ func (v *visitors) visit(i int, stop <-chan struct{}) error {
 		return fmt.Errorf("a visitor had no answer: %w", err)
 	}
 	v.took.Record(at.Sub(begin))
+	if v.short {
+		return nil
+	}
 	select {
 	case <-stop:
 	case <-time.After(rand.N(visit)): //nolint:gosec // traffic, not secrets
