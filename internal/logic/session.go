@@ -46,7 +46,13 @@ func (s *Server) ListSessions(ctx context.Context, req *logicv1.ListSessionsRequ
 	hasBot := slices.ContainsFunc(rows, func(r sessionRow) bool { return r.Kind == im.Private && r.Target == int64(im.BotID) })
 	if !hasBot && user != im.BotID {
 		err := s.store.inTx(ctx, func(tx *sqlx.Tx) error {
-			_, err := s.store.ensureSession(ctx, tx, user, im.Private, int64(im.BotID), 0)
+			id, err := s.store.ensureSession(ctx, tx, user, im.Private, int64(im.BotID), 0)
+			if err != nil || len(rows) == 0 {
+				return err
+			}
+			// It counts as there since before all others, although it is made only now.
+			oldest := slices.MinFunc(rows, func(a, b sessionRow) int { return cmp.Compare(a.CreatedAtMS, b.CreatedAtMS) })
+			_, err = tx.ExecContext(ctx, `UPDATE sessions SET created_at_ms = ? WHERE id = ?`, oldest.CreatedAtMS-1, id)
 			return err
 		})
 		if err != nil {
