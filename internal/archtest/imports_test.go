@@ -141,7 +141,7 @@ func process(service string, more ...string) rule {
 // equipment is never part of a service's binary, not even indirectly.
 var equipment = []string{
 	"internal/cluster", "internal/testkit", "internal/e2e", "internal/conformance",
-	"internal/bench", "internal/imclient", "internal/archtest",
+	"internal/bench", "internal/imclient", "internal/archtest", "internal/check", "internal/tcpproxy",
 }
 
 // homes are the only packages that may name a driver.
