@@ -401,9 +401,9 @@ func TestDefect17_OfflineMessagesAreKeptInOrderUntilReceived(t *testing.T) {
 		}
 	})
 	for range 3 {
-		time.Sleep(20 * time.Millisecond)
 		s = b.connect()
 		s.cut() // nothing is proved received but what was answered
+		time.Sleep(100 * time.Millisecond)
 	}
 	s = b.connect()
 	wg.Wait()
@@ -422,6 +422,21 @@ func contains(u, peer *user, text string) bool {
 		}
 	}
 	return false
+}
+
+// Somebody whose line drops again and again is not displaced by what is left of
+// his earlier connections: 2004 would log his web client out.
+func TestReconnect_NobodyIsDisplacedByHisOwnPast(t *testing.T) {
+	u := newUser(t)
+	for range 4 {
+		for range 5 {
+			u.open().cut()
+		}
+		s := u.connect()
+		s.never("2004", func(f frame) bool { return f.code() == 2004 })
+		require.NoError(t, s.failure())
+		s.close()
+	}
 }
 
 // A frame that nobody proved to have received comes again on the next connect.

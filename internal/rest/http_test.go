@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
@@ -229,4 +230,35 @@ func TestNew_RefusesWhatCannotWork(t *testing.T) {
 func TestDeadline_EndsTheWork(t *testing.T) {
 	e := newEdge(t, func(d *Deps) { d.Config.RequestTimeout = 1 })
 	e.refused(e.get("/api/sessions"), 500)
+}
+
+// timed records the deadlines that are set.
+type timed struct {
+	*httptest.ResponseRecorder
+
+	read, write []time.Time
+}
+
+func (d *timed) SetReadDeadline(t time.Time) error  { d.read = append(d.read, t); return nil }
+func (d *timed) SetWriteDeadline(t time.Time) error { d.write = append(d.write, t); return nil }
+
+func TestDeadlines_OfTheConnection(t *testing.T) {
+	e := newEdge(t)
+	path := e.uploaded("x.txt", []byte("x"))
+	for _, target := range []string{path, "/avatars/5.png", "/api/user/35"} {
+		w := &timed{ResponseRecorder: httptest.NewRecorder()}
+		r := httptest.NewRequest(http.MethodGet, target, nil)
+		r.Header.Set("Authorization", "alice")
+		e.handler.ServeHTTP(w, r)
+		require.Equal(t, 200, w.Code)
+		require.Empty(t, w.read, "net/http would end a long download at it: %s", target)
+		require.NotEmpty(t, w.write, target)
+	}
+	w := &timed{ResponseRecorder: httptest.NewRecorder()}
+	r := httptest.NewRequest(http.MethodPost, "/api/messages/read", strings.NewReader("to_id=35"))
+	r.Header.Set("Authorization", "alice")
+	e.handler.ServeHTTP(w, r)
+	require.NotEmpty(t, w.read)
+	require.False(t, w.read[0].IsZero(), "a body has to come")
+	require.True(t, w.read[len(w.read)-1].IsZero(), "and has come")
 }
