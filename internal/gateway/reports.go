@@ -135,12 +135,15 @@ func (r *reports) flushReceipts(ctx context.Context) error {
 	return err
 }
 
-// flushGone tells logic which connections are closed.
+// flushGone tells logic which connections are closed. It takes what it reports
+// out of the queue first, so that two flushes at once never report the same, and
+// puts it back if logic did not hear it.
 func (r *reports) flushGone(ctx context.Context) error {
 	for {
 		r.mu.Lock()
 		n := min(len(r.gone), reportBatch)
 		batch := r.gone[:n:n]
+		r.gone = r.gone[n:]
 		r.mu.Unlock()
 		if n == 0 {
 			return nil
@@ -149,11 +152,11 @@ func (r *reports) flushGone(ctx context.Context) error {
 		_, err := r.s.deps.Connections.Disconnect(ctx, &logicv1.DisconnectRequest{GatewayId: string(r.s.id), Conns: batch})
 		cancel()
 		if err != nil {
+			r.mu.Lock()
+			r.gone = append(batch, r.gone...)
+			r.mu.Unlock()
 			return err
 		}
-		r.mu.Lock()
-		r.gone = append([]*logicv1.Conn(nil), r.gone[n:]...)
-		r.mu.Unlock()
 	}
 }
 
