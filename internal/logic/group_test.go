@@ -213,7 +213,7 @@ func TestCreateGroup_MembersSessionsNoticeAndFrames(t *testing.T) {
 	}
 	for u := im.UserID(10); u <= 12; u++ {
 		got := h.bus.pushedTo(u)
-		if len(got) != 1 || got[0].GetType() != noticeType || got[0].GetToId() != group || got[0].GetClientMsgId() != got[0].GetId() {
+		if len(got) != 1 || got[0].GetType() != noticeType || got[0].GetToId() != group || got[0].GetClientMsgId() != im.MaxID-got[0].GetId() {
 			t.Errorf("pushed to %d: %v", u, got)
 		}
 	}

@@ -85,8 +85,10 @@ func contentHash(typ int32, text, dataJSON string) []byte {
 // private conversation's other user as seen from the sender.
 func (m *messageRow) toPush(kind im.ChannelKind, to int64) *pushv1.Message {
 	clientID := int64(m.ClientMsgID)
-	if clientID < 0 { // a notice: no client made it, and its key is its id (see notice.go)
-		clientID = -clientID
+	if clientID < 0 {
+		// A notice: no client made it, and its key is its id (see notice.go). It is
+		// shown counted down from the top, where no client's counter or clock gets.
+		clientID += im.MaxID
 	}
 	return &pushv1.Message{
 		ConversationId: int64(m.ConversationID),
