@@ -113,11 +113,10 @@ func (c *Cluster) bringUp(ctx context.Context) error {
 		defer close(built)
 		return c.buildServices(gctx)
 	})
-	g.Go(func() error { return c.startInfra(gctx) })
+	g.Go(func() error { return c.startInfra(gctx, built) })
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	<-built
 
 	c.say("bringing the schemas up to date")
 	g, gctx = errgroup.WithContext(ctx)
@@ -146,13 +145,21 @@ func (c *Cluster) buildServices(ctx context.Context) error {
 	return nil
 }
 
-// startInfra starts the servers that are not given from outside.
-func (c *Cluster) startInfra(ctx context.Context) error {
+// startInfra starts the servers that are not given from outside. built is closed
+// when the services are built.
+func (c *Cluster) startInfra(ctx context.Context, built <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(ctx, buildLimit+infraLimit)
 	defer cancel()
 	g, gctx := errgroup.WithContext(ctx)
 	helper := sync.OnceValues(func() (string, error) {
-		return infra.Helper(gctx, c.opts.Root, func() { c.say("building etcd and nsqd from their sources (once)") })
+		return infra.Helper(gctx, c.opts.Root, func() {
+			// Not side by side: what both need would be compiled twice.
+			select {
+			case <-built:
+			case <-gctx.Done():
+			}
+			c.say("building etcd and nsqd from their sources (once)")
+		})
 	})
 	if c.opts.External.MySQLDSN != "" {
 		c.say("mysql: IM_MYSQL_DSN is given, using that server")
