@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"syscall"
 )
@@ -12,6 +13,22 @@ import (
 // it when the spawner thread, that is this program, is gone.
 func childAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
+
+// paused reports whether every thread of pid is stopped.
+func paused(pid int) bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, thread := range threads {
+		stat, err := os.ReadFile(thread) //nolint:gosec // a kernel file
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		rest := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+		if len(rest) > 0 && rest[0][0] != 'T' && rest[0][0] != 'Z' && rest[0][0] != 'X' {
+			return false
+		}
+	}
+	return len(threads) > 0
 }
 
 // StartTime returns when pid was started, in clock ticks since the machine's

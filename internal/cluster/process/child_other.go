@@ -17,6 +17,9 @@ func childAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }
 
+// paused is not to be seen here; the signal is trusted.
+func paused(int) bool { return true }
+
 // StartTime returns when pid was started, in seconds since 1970, and whether
 // pid exists.
 func StartTime(pid int) (uint64, bool) {

@@ -123,8 +123,22 @@ func (p *Process) Kill() {
 }
 
 // Pause stops the child's execution (SIGSTOP): it holds its connections and
-// answers nothing.
-func (p *Process) Pause() error { return p.Signal(syscall.SIGSTOP) }
+// answers nothing. It returns when every thread stands still, which is not yet
+// so when the signal is sent.
+func (p *Process) Pause() error {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for end := time.Now().Add(pauseLimit); p.Running() && !paused(p.Pid()); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			return fmt.Errorf("%s does not stand still", p.spec.Name)
+		}
+	}
+	return nil
+}
+
+// pauseLimit bounds the wait for threads in the middle of a slow system call.
+const pauseLimit = 5 * time.Second
 
 // Resume lets a paused child go on.
 func (p *Process) Resume() error { return p.Signal(syscall.SIGCONT) }

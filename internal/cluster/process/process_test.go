@@ -70,6 +70,32 @@ func TestStop_AsksFirstAndKillsWhoDoesNotListen(t *testing.T) {
 	}
 }
 
+func TestPause_ReturnsWhenNothingMovesAnyMore(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "x.log")
+	p := shell(t, `while :; do echo tick; done`, log)
+	waitLog(t, log, "tick")
+	size := func() int64 {
+		info, err := os.Stat(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	for range 20 {
+		if err := p.Pause(); err != nil {
+			t.Fatal(err)
+		}
+		before := size()
+		time.Sleep(5 * time.Millisecond)
+		if after := size(); after != before {
+			t.Fatalf("a paused child wrote %d bytes", after-before)
+		}
+		if err := p.Resume(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestStop_ReachesAPausedChild(t *testing.T) {
 	p := sleeper(t)
 	if err := p.Pause(); err != nil {
