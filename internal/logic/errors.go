@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/jmoiron/sqlx"
-
 	"im-services/internal/im"
 	"im-services/internal/platform/database"
 )
@@ -27,20 +25,5 @@ func failed(err error) error {
 		return &im.Error{Kind: im.KindUnavailable, Reason: "store_unavailable", RetryAfter: time.Second, Err: err}
 	default:
 		return im.E(im.KindInternal, "store_failed", err)
-	}
-}
-
-// duplicateTries bounds how often a transaction is run that loses races for
-// unique keys; the second run finds the winner's row.
-const duplicateTries = 4
-
-// inTx runs f in a transaction, again if another transaction made the same row
-// just now. f must not keep state from an earlier run. Errors are for callers.
-func (s *store) inTx(ctx context.Context, f func(tx *sqlx.Tx) error) error {
-	for attempt := 1; ; attempt++ {
-		err := database.InTx(ctx, s.db, f)
-		if !database.IsDuplicate(err) || attempt == duplicateTries {
-			return failed(err)
-		}
 	}
 }

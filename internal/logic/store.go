@@ -14,7 +14,6 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"im-services/internal/im"
-	"im-services/internal/platform/database"
 )
 
 // Cache sizes, in entries.
@@ -31,6 +30,7 @@ type store struct {
 	cfg        Config
 	messageIDs *allocator
 	objectIDs  *allocator
+	txSlots    chan struct{} // one for each transaction beside the lanes
 	// pairs maps two users to their private conversation. A pair never changes
 	// its conversation, so entries cannot go stale.
 	pairs       *lru.Cache[convKey, im.ConversationID]
@@ -51,6 +51,7 @@ func newStore(ctx context.Context, db *sqlx.DB, cfg Config, log *slog.Logger, m 
 		db: db, log: log, metrics: m, cfg: cfg,
 		messageIDs:  &allocator{db: db, name: "message"},
 		objectIDs:   &allocator{db: db, name: "object"},
+		txSlots:     newTxSlots(db, cfg.Lanes),
 		pairs:       pairs,
 		memberCache: members,
 	}
@@ -180,16 +181,10 @@ func (s *store) ensurePair(ctx context.Context, tx *sqlx.Tx, key convKey, open b
 // openBot returns the conversation of a user with the bot, made open if there is none.
 func (s *store) openBot(ctx context.Context, key convKey) (im.ConversationID, error) {
 	var id im.ConversationID
-	run := func() error {
-		return database.InTx(ctx, s.db, func(tx *sqlx.Tx) error {
-			var err error
-			id, err = s.ensurePair(ctx, tx, key, true)
-			return err
-		})
-	}
-	err := run()
-	if database.IsDuplicate(err) { // another replica made it just now
-		err = run()
-	}
+	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+		var err error
+		id, err = s.ensurePair(ctx, tx, key, true)
+		return err
+	})
 	return id, err
 }
