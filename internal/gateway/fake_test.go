@@ -275,9 +275,7 @@ func (r *replica) Backlog(req *logicv1.BacklogRequest, st grpc.ServerStreamingSe
 	}
 	positions := map[int64]int64{}
 	for _, p := range req.GetPositions() {
-		if !f.generous {
-			positions[p.GetConversationId()] = p.GetSeq()
-		}
+		positions[p.GetConversationId()] = p.GetSeq()
 	}
 	var runs []*logicv1.BacklogConversation
 	for _, id := range slices.Sorted(maps.Keys(f.byID)) {
@@ -286,6 +284,9 @@ func (r *replica) Backlog(req *logicv1.BacklogRequest, st grpc.ServerStreamingSe
 			continue
 		}
 		from := max(f.delivered[fakeCursor{c.GetUserId(), id, c.GetPlatform()}], positions[id])
+		if f.generous && !req.GetRegister() {
+			from = 0
+		}
 		if from >= int64(len(conv.msgs)) {
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,7 +94,8 @@ func TestDefect17_BacklogComesFirstAndOnce(t *testing.T) {
 func TestReceiptMovesTheCursor(t *testing.T) {
 	w := newWorld(t, testConfig())
 	a, b := w.connect(34), w.connect(35)
-	b.ws.SetPingHandler(func(string) error { return nil }) // proves nothing
+	var pings atomic.Int64
+	b.ws.SetPingHandler(func(string) error { pings.Add(1); return nil }) // proves nothing
 	a.chat(1, 35, 1, "x")
 	f := b.wait(200, 1)
 	b.send(`{"msg_code":1005,"msg_id":%d}`, f.num("msg_id"))
@@ -104,11 +106,15 @@ func TestReceiptMovesTheCursor(t *testing.T) {
 		return w.store.delivered[key]
 	}
 	w.eventually("cursor by message", func() bool { return cursor() == 1 })
+	before := pings.Load()
 	a.chat(2, 35, 1, "y")
 	b.wait(200, 2)
 	time.Sleep(100 * time.Millisecond)
 	if cursor() != 1 {
 		t.Fatal("the cursor moved without a receipt")
+	}
+	if before != 1 || pings.Load() != before {
+		t.Errorf("%d pings, then %d: who sends receipts need not prove", before, pings.Load())
 	}
 	b.send(`{"msg_code":1005,"conversation_id":%d,"seq":2}`, key.conv)
 	w.eventually("cursor by place", func() bool { return cursor() == 2 })
