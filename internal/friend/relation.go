@@ -7,6 +7,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	pushv1 "im-services/api/proto/push/v1"
+	"im-services/internal/failpoint"
 	"im-services/internal/im"
 )
 
@@ -120,10 +121,16 @@ func (s *Server) answer(ctx context.Context, by *pushv1.Profile, requestID int64
 		if accept {
 			mine, _, err = s.store.friendship(ctx, tx, user, req.Requester)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return failpoint.Hit("friend.before_commit")
 	})
 	if err != nil {
 		return request{}, friendship{}, err
+	}
+	if err := failpoint.Hit("friend.after_commit"); err != nil {
+		return request{}, friendship{}, logicAway("friend_change_pending", err)
 	}
 	if accept {
 		if err := s.settle(ctx, rel); err != nil {
@@ -203,6 +210,9 @@ func (s *Server) remove(ctx context.Context, user, friend im.UserID) error {
 	if err != nil {
 		return err
 	}
+	if err := failpoint.Hit("friend.removed"); err != nil {
+		return logicAway("friend_change_pending", err)
+	}
 	// Also when an earlier call removed it: what that call was told is for logic
 	// to say now.
 	if err := s.settle(ctx, rel); err != nil {
@@ -221,6 +231,9 @@ func (s *Server) settle(ctx context.Context, rel relation) error {
 		return err
 	}
 	s.metrics.settles.WithLabelValues("confirmed").Inc()
+	if err := failpoint.Hit("friend.confirmed"); err != nil {
+		return err
+	}
 	if err := s.store.settled(ctx, rel); err != nil {
 		// Logic obeys already; Run tells it once more, which changes nothing.
 		s.log.WarnContext(ctx, "friend relation confirmed but still marked pending", "version", rel.version, "error", err)

@@ -8,6 +8,7 @@ import (
 	friendv1 "im-services/api/proto/friend/v1"
 	logicv1 "im-services/api/proto/logic/v1"
 	pushv1 "im-services/api/proto/push/v1"
+	"im-services/internal/failpoint"
 	"im-services/internal/im"
 	"im-services/internal/wire"
 )
@@ -81,7 +82,10 @@ func (c *conn) chat(in *wire.Inbound) {
 	if in.Kind == im.Group {
 		send.Sender = c.profile()
 	}
-	err := c.s.lanes.submit(&pendingSend{send: send, size: size, conn: c, at: c.s.now()})
+	err := failpoint.Hit("gateway.before_submit")
+	if err == nil {
+		err = c.s.lanes.submit(&pendingSend{send: send, size: size, conn: c, at: c.s.now()})
+	}
 	if err != nil {
 		c.answered(size)
 		c.refuse(in, err)
@@ -110,6 +114,9 @@ func (c *conn) chatDone(p *pendingSend, r *logicv1.SendResult, err error) {
 	default:
 		c.s.m.sends.WithLabelValues("stored").Inc()
 		c.s.m.sendSeconds.Observe((c.s.now() - p.at).Seconds())
+		if err := failpoint.Hit("gateway.before_ack"); err != nil {
+			return // as if it were lost: the client asks again
+		}
 		conv, seq := im.ConversationID(r.GetConversationId()), im.Seq(r.GetSeq())
 		_ = c.send(seal(wire.AppendAck(newFrame(128), wire.Ack{
 			ID: r.GetMessageId(), ClientMsgID: in.ClientMsgID, Seq: seq, ConversationID: conv,

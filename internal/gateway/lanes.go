@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/failpoint"
 	"im-services/internal/im"
 )
 
@@ -401,8 +402,14 @@ func (l *lanes) write(ctx context.Context, n *lane, life int, st logicv1.Message
 			if len(batch) == 0 {
 				break
 			}
+			if err := failpoint.Hit("gateway.before_forward"); err != nil {
+				return
+			}
 			if err := st.Send(&logicv1.SendStreamRequest{Sends: batch}); err != nil {
 				return // read has the reason
+			}
+			if err := failpoint.Hit("gateway.after_forward"); err != nil {
+				return
 			}
 		}
 	}
@@ -418,6 +425,9 @@ func (l *lanes) read(n *lane, life int, st logicv1.MessageService_SendStreamClie
 	for {
 		resp, err := st.Recv()
 		if err != nil {
+			return err
+		}
+		if err := failpoint.Hit("gateway.on_result"); err != nil {
 			return err
 		}
 		done = done[:0]

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	pushv1 "im-services/api/proto/push/v1"
+	"im-services/internal/failpoint"
 	"im-services/internal/im"
 	"im-services/internal/wire"
 )
@@ -26,6 +27,9 @@ func (s *Server) HandlePush(body []byte) {
 		return
 	}
 	s.m.pushes.Inc()
+	if err := failpoint.Hit("gateway.before_apply"); err != nil {
+		return // as if the bus had lost it
+	}
 
 	msgs := make([]*message, len(env.GetMessages()))
 	for i, pb := range env.GetMessages() {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/failpoint"
 	"im-services/internal/im"
 )
 
@@ -101,7 +102,13 @@ func (r *reports) flushReceipts(ctx context.Context) error {
 		}
 		ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 		defer cancel()
+		if err := failpoint.Hit("gateway.before_receipts"); err != nil {
+			return err
+		}
 		if _, err := r.s.deps.Connections.Acknowledge(ctx, req); err != nil {
+			return err
+		}
+		if err := failpoint.Hit("gateway.after_receipts"); err != nil {
 			return err
 		}
 		for _, key := range sent {
@@ -151,6 +158,9 @@ func (r *reports) flushGone(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 		_, err := r.s.deps.Connections.Disconnect(ctx, &logicv1.DisconnectRequest{GatewayId: string(r.s.id), Conns: batch})
 		cancel()
+		if err == nil {
+			err = failpoint.Hit("gateway.after_gone")
+		}
 		if err != nil {
 			r.mu.Lock()
 			r.gone = append(batch, r.gone...)

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/failpoint"
 	"im-services/internal/im"
 )
 
@@ -68,6 +69,9 @@ func (b *backlogSender) add(c *logicv1.BacklogConversation) error {
 }
 
 func (b *backlogSender) flush() error {
+	if err := failpoint.Hit("logic.backlog_chunk"); err != nil {
+		return err
+	}
 	err := b.send(b.resp)
 	b.resp, b.count, b.bytes = &logicv1.BacklogResponse{}, 0, 0
 	return err

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/failpoint"
 	"im-services/internal/im"
 )
 
@@ -156,12 +157,18 @@ func (l *lane) commit(batch []*sendReq) {
 	outcomes, done := l.store.commit(ctx, live)
 	l.metrics.batchSize.Observe(float64(len(live)))
 	l.metrics.commitSeconds.Observe(time.Since(now).Seconds())
+	if err := failpoint.Hit("logic.before_ack"); err != nil {
+		outcomes = failAll(live, true, im.E(im.KindUnavailable, "store_unavailable", err))
+	}
 	for i, r := range live {
 		if outcomes[i].err != nil {
 			r.done(refused(outcomes[i].err))
 			continue
 		}
 		r.done(outcomes[i].result)
+	}
+	if err := failpoint.Hit("logic.after_ack"); err != nil {
+		return // left to the outbox
 	}
 	if done != nil {
 		l.publish(done)

@@ -13,6 +13,7 @@ import (
 
 	logicv1 "im-services/api/proto/logic/v1"
 	pushv1 "im-services/api/proto/push/v1"
+	"im-services/internal/failpoint"
 	"im-services/internal/im"
 	"im-services/internal/platform/database"
 )
@@ -109,6 +110,9 @@ func (s *store) tryCommit(ctx context.Context, batch []*sendReq, checkDup bool) 
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := failpoint.Hit("logic.before_tx"); err != nil {
+		return nil, nil, err
+	}
 	var (
 		plan *batchPlan
 		done *committed
@@ -116,6 +120,9 @@ func (s *store) tryCommit(ctx context.Context, batch []*sendReq, checkDup bool) 
 	err = database.InTx(ctx, s.db, func(tx *sqlx.Tx) error {
 		plan = &batchPlan{batch: batch, ids: ids, outcomes: make([]outcome, len(batch))}
 		if plan.convs, err = lockConversations(ctx, tx, ids); err != nil {
+			return err
+		}
+		if err := failpoint.Hit("logic.after_lock"); err != nil {
 			return err
 		}
 		if err := s.loadMembers(ctx, tx, plan); err != nil {
@@ -133,10 +140,19 @@ func (s *store) tryCommit(ctx context.Context, batch []*sendReq, checkDup bool) 
 		if len(plan.fresh) == 0 {
 			return nil
 		}
-		return plan.write(ctx, tx)
+		if err := failpoint.Hit("logic.after_seq"); err != nil {
+			return err
+		}
+		if err := plan.write(ctx, tx); err != nil {
+			return err
+		}
+		return failpoint.Hit("logic.before_commit")
 	})
 	if err != nil {
 		return nil, nil, err
+	}
+	if err := failpoint.Hit("logic.after_commit"); err != nil {
+		return nil, nil, errors.Join(database.ErrCommitUnknown, err)
 	}
 	done = plan.settle()
 	s.metrics.stored.Add(float64(len(plan.fresh)))
@@ -359,6 +375,9 @@ func (p *batchPlan) write(ctx context.Context, tx *sqlx.Tx) error {
 		rows[i] = &p.fresh[i].row
 	}
 	if err := insertMessages(ctx, tx, rows); err != nil {
+		return err
+	}
+	if err := failpoint.Hit("logic.after_insert"); err != nil {
 		return err
 	}
 	now := rows[0].SentAtMS

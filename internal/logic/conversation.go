@@ -9,6 +9,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/failpoint"
 	"im-services/internal/im"
 )
 
@@ -32,6 +33,9 @@ func (s *Server) SetPrivate(ctx context.Context, req *logicv1.SetPrivateRequest)
 		if err != nil {
 			return err
 		}
+		if err := failpoint.Hit("logic.private_locked"); err != nil {
+			return err
+		}
 		open, version := convs[id].Open, convs[id].RelationVersion
 		if req.GetVersion() > version {
 			open = req.GetOpen()
@@ -51,6 +55,9 @@ func (s *Server) SetPrivate(ctx context.Context, req *logicv1.SetPrivateRequest)
 	})
 	if err != nil {
 		return nil, err
+	}
+	if err := failpoint.Hit("logic.private_set"); err != nil {
+		return nil, im.E(im.KindUnknown, "outcome_unknown", err)
 	}
 	return resp, nil
 }

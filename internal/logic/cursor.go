@@ -10,6 +10,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/failpoint"
 	"im-services/internal/im"
 	"im-services/internal/platform/database"
 )
@@ -176,10 +177,13 @@ func (s *store) moveDeliveredPage(ctx context.Context, keys []deliveredKey, acks
 	}
 	query.WriteString(` ON DUPLICATE KEY UPDATE delivered_seq = IF(range_hi > 0 AND GREATEST(delivered_seq, VALUES(delivered_seq)) >= range_lo - 1,
 		GREATEST(delivered_seq, VALUES(delivered_seq), range_hi), GREATEST(delivered_seq, VALUES(delivered_seq)))`)
+	if err := failpoint.Hit("logic.before_cursor"); err != nil {
+		return err
+	}
 	if _, err := s.db.ExecContext(ctx, query.String(), args...); err != nil {
 		return fmt.Errorf("move delivered cursors: %w", err)
 	}
-	return nil
+	return failpoint.Hit("logic.after_cursor")
 }
 
 // markPageDelivered counts a fetched first page of history, rows first..last, as

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"im-services/internal/failpoint"
 	"im-services/internal/im"
 )
 
@@ -74,6 +75,10 @@ func (o *outbox) remove(ctx context.Context) {
 	o.mu.Unlock()
 	for len(rows) > 0 {
 		n := min(len(rows), 512)
+		if err := failpoint.Hit("logic.before_outbox_delete"); err != nil {
+			o.published(rows...)
+			return
+		}
 		_, err := o.store.db.ExecContext(ctx, `DELETE FROM outbox WHERE id IN (`+placeholders(n)+`)`, anys(rows[:n])...)
 		if err != nil { // they would only be published again; keep them for the next round
 			o.published(rows...)
@@ -104,11 +109,17 @@ func (o *outbox) sweep(ctx context.Context, republish func(context.Context, []co
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
 			continue // another replica has it, or its writer was only slow
 		}
+		if err := failpoint.Hit("logic.sweeper_claimed"); err != nil {
+			return err
+		}
 		msgs, err := o.store.loadRanges(ctx, row.Ranges)
 		if err != nil {
 			return err
 		}
 		if err := republish(ctx, msgs); err != nil && row.Attempts < outboxAttempts {
+			return err
+		}
+		if err := failpoint.Hit("logic.sweeper_published"); err != nil {
 			return err
 		}
 		o.m.republished.Inc()

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pushv1 "im-services/api/proto/push/v1"
+	"im-services/internal/failpoint"
 	"im-services/internal/im"
 	"im-services/internal/push"
 )
@@ -143,10 +144,16 @@ func (p *publisher) flush(ctx context.Context, msgs []committedMessage) error {
 			audiences = append(audiences, r.self)
 		}
 	}
+	if err := failpoint.Hit("logic.before_lookup"); err != nil {
+		return err
+	}
 	epoch, err := p.routes.lookup(ctx, audiences)
 	if err != nil {
 		p.metrics.routesDown.Inc()
 		return p.flushBlind(ctx, runs)
+	}
+	if err := failpoint.Hit("logic.after_lookup"); err != nil {
+		return err
 	}
 	if err := p.countSelf(ctx, runs); err != nil {
 		p.metrics.routesDown.Inc()
@@ -232,8 +239,14 @@ func (p *publisher) send(ctx context.Context, out *envelopes) error {
 			p.metrics.pushes.Add(float64(e.users))
 		}
 		p.metrics.envelopes.Add(float64(len(bodies)))
+		if err := failpoint.Hit("logic.before_publish"); err != nil {
+			return err
+		}
 		if err := p.bus.Publish(ctx, push.Topic(g), bodies...); err != nil && first == nil {
 			first = err
+		}
+		if err := failpoint.Hit("logic.after_publish"); err != nil {
+			return err
 		}
 	}
 	return first
