@@ -111,6 +111,11 @@ func (c *conn) deliver(epoch string, pv im.PV, msgs []*message, now time.Duratio
 		return
 	}
 	if !c.applyLocked(&p) {
+		if m := p.msgs[0]; !m.contiguous && !c.knowsLocked(m.conv) && p.lo <= c.pv+1 {
+			// Nothing is on its way that could tell what came before: ask at once.
+			c.syncLocked("unsure")
+			return
+		}
 		c.holdLocked(p)
 	} else if len(c.held) > 0 {
 		c.retryLocked()
@@ -270,6 +275,11 @@ func (c *conn) writeLocked(m *message) {
 		c.unproven = append(c.unproven, place{m.conv, m.seq})
 	}
 	c.proveLocked()
+}
+
+func (c *conn) knowsLocked(conv im.ConversationID) bool {
+	_, known := c.positions[conv]
+	return known
 }
 
 func (c *conn) setPositionLocked(conv im.ConversationID, seq im.Seq) {
