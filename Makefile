@@ -161,6 +161,10 @@ bench-stages: ## where the processor time of a message goes, by process and stag
 bench-scale: ## the same load on clusters of one, two and four gateways
 	$(GO) run ./cmd/bench scale
 
+.PHONY: bench-docs
+bench-docs: ## write the figures of the last make bench into docs/performance.md
+	$(GO) run ./cmd/bench docs .local/bench/bench.json
+
 .PHONY: bench-micro
 bench-micro: ## allocations and instructions of the hot paths against the accepted ones
 	$(GO) run ./cmd/bench micro

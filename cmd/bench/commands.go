@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"net"
-	"runtime"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"im-services/internal/bench"
 	"im-services/internal/bench/floor"
+	"im-services/internal/cluster/infra"
 )
 
 func list(context.Context, *settings) error {
@@ -163,7 +164,18 @@ func report(_ context.Context, s *settings) error {
 	return doc.WriteHTML(strings.TrimSuffix(s.names[0], ".json") + ".html")
 }
 
-func init() {
-	// The pacer's sleeping thread must not take a processor from the readers.
-	runtime.GOMAXPROCS(runtime.NumCPU() + 1)
+// docs writes kept figures into the page of the documentation.
+func docs(_ context.Context, s *settings) error {
+	if len(s.names) != 1 {
+		return errors.New("one file of figures is needed")
+	}
+	doc, err := bench.ReadDocument(s.names[0])
+	if err != nil {
+		return err
+	}
+	root, err := infra.Root()
+	if err != nil {
+		return err
+	}
+	return doc.UpdateMarkdown(filepath.Join(root, "docs", "performance.md"))
 }

@@ -11,6 +11,7 @@
 //	bench micro               allocations and instructions of the hot paths, against the kept ones
 //	bench all                 everything that `make bench` publishes
 //	bench report FILE.json    the page of plots again, from kept figures
+//	bench docs FILE.json      kept figures into docs/performance.md
 //	bench relay               the bare relay, in the foreground
 //
 // Without -urls it measures the cluster of `make up`. -h lists the flags.
@@ -23,6 +24,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 )
 
@@ -31,12 +33,14 @@ type command func(ctx context.Context, s *settings) error
 
 var commands = map[string]command{
 	"list": list, "run": runScenarios, "compare": compare, "knee": knee, "floors": floors,
-	"stages": stagesTable, "scale": scale, "micro": runMicro, "all": all, "report": report, "relay": relay,
+	"stages": stagesTable, "scale": scale, "micro": runMicro, "all": all, "report": report, "docs": docs, "relay": relay,
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	// The pacer's sleeping thread must not take a processor from the readers.
+	runtime.GOMAXPROCS(runtime.NumCPU() + 1)
 	err := dispatch(ctx, os.Args[1:])
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -47,7 +51,7 @@ func main() {
 
 func dispatch(ctx context.Context, args []string) error {
 	if len(args) == 0 || commands[args[0]] == nil {
-		return errors.New("usage: bench list|run|compare|knee|floors|stages|scale|micro|all|report|relay [flags] [names]")
+		return errors.New("usage: bench list|run|compare|knee|floors|stages|scale|micro|all|report|docs|relay [flags] [names]")
 	}
 	s, err := parse(args[0], args[1:])
 	if err != nil {

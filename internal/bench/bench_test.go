@@ -252,6 +252,15 @@ func TestDocument_IsOnePageThatNeedsNothingElse(t *testing.T) {
 	for _, bad := range []string{"<script", "src=", "@import", "NaN", "Inf"} {
 		require.NotContains(t, string(page), bad)
 	}
+	doc := filepath.Join(dir, "performance.md")
+	require.NoError(t, os.WriteFile(doc, []byte("head\n"+markBegin+"\nold\n"+markEnd+"\ntail\n"), 0o600))
+	require.NoError(t, d.UpdateMarkdown(doc))
+	text, err := os.ReadFile(doc)
+	require.NoError(t, err)
+	require.Contains(t, string(text), "| open |")
+	require.True(t, strings.HasPrefix(string(text), "head\n"+markBegin) && strings.HasSuffix(string(text), markEnd+"\ntail\n"))
+	require.NotContains(t, string(text), "old")
+	require.Error(t, d.UpdateMarkdown(filepath.Join(dir, "bench.json")))
 	back, err := ReadDocument(filepath.Join(dir, "bench.json"))
 	require.NoError(t, err)
 	require.Equal(t, res.Checks, back.Comparisons[0].System[0].Checks)
