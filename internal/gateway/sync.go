@@ -8,6 +8,7 @@ import (
 
 	logicv1 "im-services/api/proto/logic/v1"
 	pushv1 "im-services/api/proto/push/v1"
+	"im-services/internal/failpoint"
 	"im-services/internal/im"
 	"im-services/internal/wire"
 )
@@ -123,6 +124,9 @@ func (c *conn) backlog(ctx context.Context, register *bool) error {
 			return err
 		}
 		idle.Stop()
+		if err := failpoint.Hit("gateway.sync_received"); err != nil {
+			return err
+		}
 		if first {
 			if since := resp.GetSinceMs(); since != 0 {
 				c.sinceMS.Store(since)
@@ -135,6 +139,9 @@ func (c *conn) backlog(ctx context.Context, register *bool) error {
 		}
 		for _, run := range resp.GetConversations() {
 			if err := c.writeRun(ctx, run); err != nil {
+				return err
+			}
+			if err := failpoint.Hit("gateway.sync_written"); err != nil {
 				return err
 			}
 		}
