@@ -130,4 +130,3 @@ func (d *Document) markdownKnees(f func(string, ...any)) {
 		}
 	}
 }
-
