@@ -13,13 +13,18 @@ import (
 // gateway; what is left to do is to tell the friends, at once, and to clear
 // away, later: a gateway that was only frozen or cut off comes back under the
 // same name with its sockets open.
+//
+// Replicas learn of a death or a return one after another, and any of them may
+// be the one to look at a user. So each has the gateway's users looked at when it
+// learns of it itself: whatever the others saw before, the look after the last of
+// them has learnt it is right.
 const (
 	// gatewaysKey is the set of gateways that have lived, for replicas that
 	// start after one died.
 	gatewaysKey = "presence:gateways"
 	// deadKey maps gateways to when they were found dead (Redis's clock, ms).
 	deadKey = "presence:dead"
-	// mournLock is how long one replica has for one gateway.
+	// mournLock is how long one replica has to bury one gateway.
 	mournLock = 5 * time.Second
 	// buryAfter is how long a dead gateway's routes are kept.
 	buryAfter = time.Minute
@@ -28,74 +33,81 @@ const (
 func mournKey(g im.GatewayID) string { return "presence:mourn:" + string(g) }
 
 // watchGateways finds gateways that died or came back and has their users
-// looked at. Any number of replicas may do it at once; a lock saves the work.
+// looked at; a replica that starts looks at everybody.
 func (p *presence) watchGateways(ctx context.Context) error {
 	live := p.gateways.Live()
 	if len(live) == 0 {
-		return nil
+		return nil // discovery knows nothing yet
 	}
 	rdb := p.routes.rdb
 	names, err := rdb.SMembers(ctx, gatewaysKey).Result()
 	if away(err) != nil {
 		return away(err)
 	}
-	known := make(map[im.GatewayID]bool, len(names))
-	dead := map[im.GatewayID]struct{}{}
+	known := make(map[im.GatewayID]bool, len(names)+len(live))
 	for _, n := range names {
-		g := im.GatewayID(n)
-		known[g] = true
-		if !p.gateways.IsLive(g) {
-			dead[g] = struct{}{}
-		}
+		known[im.GatewayID(n)] = true
 	}
-	p.mu.Lock()
-	p.dead = dead
-	p.mu.Unlock()
 	for _, g := range live {
 		if !known[g] {
+			known[g] = true
 			if err := away(rdb.SAdd(ctx, gatewaysKey, string(g)).Err()); err != nil {
 				return err
 			}
 		}
 	}
+	p.mu.Lock()
+	p.known = known
+	p.mu.Unlock()
+	for g := range p.looked {
+		if !known[g] {
+			delete(p.looked, g)
+		}
+	}
+	for g := range known {
+		lives := p.gateways.IsLive(g)
+		if before, ok := p.looked[g]; ok && before == lives {
+			continue
+		}
+		if err := p.lookAtUsersOf(ctx, g); err != nil {
+			return err
+		}
+		p.looked[g] = lives
+	}
+	return p.buryDead(ctx, known)
+}
+
+// buryDead clears away gateways that are dead for long. While any replica sees
+// one alive, its time starts anew.
+func (p *presence) buryDead(ctx context.Context, known map[im.GatewayID]bool) error {
+	rdb := p.routes.rdb
 	found, err := rdb.HGetAll(ctx, deadKey).Result()
 	if away(err) != nil {
 		return away(err)
 	}
-	for n := range found {
-		g := im.GatewayID(n)
-		if !p.gateways.IsLive(g) {
-			continue
-		}
-		removed, err := rdb.HDel(ctx, deadKey, n).Result()
-		if away(err) != nil {
-			return away(err)
-		}
-		if removed == 1 { // back from the dead: its users are here again
-			if err := p.lookAtUsersOf(ctx, g); err != nil {
-				return err
-			}
-		}
-	}
-	if len(dead) == 0 {
-		return nil
-	}
-	now, err := rdb.Time(ctx).Result()
-	if away(err) != nil {
-		return away(err)
-	}
-	for g := range dead {
-		since, announced := found[string(g)]
-		at, _ := strconv.ParseInt(since, 10, 64)
-		switch {
-		case !announced:
-			err = p.locked(ctx, g, func() error {
-				if err := p.lookAtUsersOf(ctx, g); err != nil {
+	var now int64
+	for g := range known {
+		since, marked := found[string(g)]
+		if p.gateways.IsLive(g) {
+			if marked {
+				if err := away(rdb.HDel(ctx, deadKey, string(g)).Err()); err != nil {
 					return err
 				}
-				return away(rdb.HSet(ctx, deadKey, string(g), now.UnixMilli()).Err())
-			})
-		case now.UnixMilli()-at > buryAfter.Milliseconds():
+			}
+			continue
+		}
+		if now == 0 {
+			t, err := rdb.Time(ctx).Result()
+			if away(err) != nil {
+				return away(err)
+			}
+			now = t.UnixMilli()
+		}
+		at, _ := strconv.ParseInt(since, 10, 64)
+		switch {
+		case !marked:
+			err = away(rdb.HSetNX(ctx, deadKey, string(g), now).Err())
+		case now-at > buryAfter.Milliseconds():
 			err = p.locked(ctx, g, func() error { return p.bury(ctx, g) })
 		}
 		if err != nil {

@@ -59,16 +59,18 @@ type presence struct {
 	log      *slog.Logger
 	wake     chan struct{}
 
+	looked map[im.GatewayID]bool // run's own: gateways whose users were looked at, as live or as dead
+
 	mu    sync.Mutex                  // guards the following fields
 	heard map[im.UserID]time.Duration // users to look at, and how long from now
-	dead  map[im.GatewayID]struct{}   // gateways that lived once and do not now
+	known map[im.GatewayID]bool       // gateways that live or have lived
 	quiet time.Time                   // do nothing before: Redis or the bus failed
 }
 
 func newPresence(rt *routes, st *store, pub *publisher, gw Gateways, debounce time.Duration, log *slog.Logger) *presence {
 	return &presence{
 		routes: rt, store: st, pub: pub, gateways: gw, debounce: debounce, log: log,
-		wake: make(chan struct{}, 1), heard: map[im.UserID]time.Duration{}, dead: map[im.GatewayID]struct{}{},
+		wake: make(chan struct{}, 1), heard: map[im.UserID]time.Duration{}, looked: map[im.GatewayID]bool{},
 	}
 }
 
@@ -344,8 +346,10 @@ func (p *presence) look(ctx context.Context, users []im.UserID) ([]news, error) 
 		args = append(args, string(g))
 	}
 	p.mu.Lock()
-	for g := range p.dead {
-		args = append(args, string(g))
+	for g := range p.known {
+		if !p.gateways.IsLive(g) {
+			args = append(args, string(g))
+		}
 	}
 	p.mu.Unlock()
 	var changed []news
@@ -397,7 +401,7 @@ func (p *presence) alive(rt route, nowMS int64) bool {
 		return true
 	}
 	p.mu.Lock()
-	_, dead := p.dead[rt.gateway]
+	dead := p.known[rt.gateway]
 	p.mu.Unlock()
 	age := nowMS - rt.sinceMS
 	return !dead && age < youngRoute.Milliseconds() && age > -youngRoute.Milliseconds()

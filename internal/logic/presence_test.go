@@ -1,0 +1,453 @@
+package logic
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	logicv1 "im-services/api/proto/logic/v1"
+	pushv1 "im-services/api/proto/push/v1"
+	"im-services/internal/im"
+)
+
+// changingGateways is a discovery in which gateways come and go.
+type changingGateways struct {
+	mu   sync.Mutex // guards live
+	live []im.GatewayID
+}
+
+func (g *changingGateways) set(live ...im.GatewayID) {
+	g.mu.Lock()
+	g.live = live
+	g.mu.Unlock()
+}
+
+func (g *changingGateways) Live() []im.GatewayID {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.live)
+}
+
+func (g *changingGateways) IsLive(id im.GatewayID) bool { return slices.Contains(g.Live(), id) }
+
+// connectAt registers a connection at a gateway.
+func (h *harness) connectAt(gateway im.GatewayID, user im.UserID, conn int64, platform im.Platform) {
+	h.t.Helper()
+	err := h.Backlog(&logicv1.BacklogRequest{GatewayId: string(gateway), Register: true,
+		Conn: &logicv1.Conn{UserId: int64(user), ConnId: conn, Platform: int32(platform), SinceMs: time.Now().UnixMilli()}},
+		&backlogStream{ctx: h.t.Context()})
+	must(h.t, err)
+}
+
+func (h *harness) disconnectAt(gateway im.GatewayID, user im.UserID, conn int64, platform im.Platform) {
+	h.t.Helper()
+	_, err := h.Disconnect(h.t.Context(), &logicv1.DisconnectRequest{GatewayId: string(gateway), Conns: []*logicv1.Conn{{UserId: int64(user), ConnId: conn, Platform: int32(platform)}}})
+	must(h.t, err)
+}
+
+// seen is what a viewer was told of somebody: "+" came, "-" went. It fails if
+// versions do not rise.
+func (h *harness) seen(viewer, of im.UserID) string {
+	h.t.Helper()
+	out, last := "", int64(0)
+	for _, e := range h.bus.all() {
+		for _, ev := range e.GetEvents() {
+			p := ev.GetPresence()
+			if p == nil || p.GetUserId() != int64(of) || !slices.Contains(ev.GetUserIds(), int64(viewer)) {
+				continue
+			}
+			if p.GetVersion() <= last {
+				h.t.Fatalf("version %d after %d", p.GetVersion(), last)
+			}
+			last = p.GetVersion()
+			if p.GetOnline() {
+				out += "+"
+			} else {
+				out += "-"
+			}
+		}
+	}
+	return out
+}
+
+func (h *harness) wantSeen(limit time.Duration, viewer, of im.UserID, want string) {
+	h.t.Helper()
+	end := time.Now().Add(limit)
+	for h.seen(viewer, of) != want {
+		if time.Now().After(end) {
+			h.t.Fatalf("%d was told %q of %d, want %q", viewer, h.seen(viewer, of), of, want)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func (h *harness) online(viewer im.UserID, users ...im.UserID) []bool {
+	h.t.Helper()
+	resp, err := h.Presence(h.t.Context(), &logicv1.PresenceRequest{ViewerId: int64(viewer), UserIds: int64s(users)})
+	must(h.t, err)
+	out := make([]bool, len(users))
+	for i, u := range resp.GetUsers() {
+		if u.GetUserId() != int64(users[i]) {
+			h.t.Fatal("answers out of order")
+		}
+		out[i] = u.GetOnline()
+	}
+	return out
+}
+
+func short(c *Config) { c.PresenceDebounce = 300 * time.Millisecond }
+
+// The last device decides, whoever is no friend hears nothing, and who was only
+// briefly away was never away.
+func TestG9_LastDeviceDecidesAndOnlyFriendsHear(t *testing.T) {
+	h := newHarness(t, short)
+	h.befriend(2, 3)
+	h.befriend(2, 5)
+	h.befriend(4, 5)
+	h.connect(3, 1, im.PlatformWeb)
+	h.connect(4, 2, im.PlatformWeb)
+	h.connect(2, 3, im.PlatformWeb)
+	h.wantSeen(time.Second, 3, 2, "+")
+	h.connect(2, 4, im.PlatformApp)
+	h.disconnectAt(testGateway, 2, 3, im.PlatformWeb)
+	time.Sleep(600 * time.Millisecond)
+	h.wantSeen(0, 3, 2, "+")
+	if got := h.online(3, 2, 4, 3, 99); !slices.Equal(got, []bool{true, false, false, false}) {
+		t.Fatalf("3 sees %v of 2, 4, himself, nobody", got)
+	}
+	h.disconnectAt(testGateway, 2, 4, im.PlatformApp)
+	if got := h.online(3, 2); got[0] {
+		t.Error("asking shows him here without a connection")
+	}
+	h.wantSeen(2*time.Second, 3, 2, "+-")
+	h.connect(2, 5, im.PlatformWeb)
+	h.wantSeen(time.Second, 3, 2, "+-+")
+	h.disconnectAt(testGateway, 2, 5, im.PlatformWeb)
+	h.connect(2, 6, im.PlatformWeb) // back within the debounce time
+	time.Sleep(700 * time.Millisecond)
+	h.wantSeen(0, 3, 2, "+-+")
+	for _, stranger := range []im.UserID{4, 2} {
+		if got := h.seen(stranger, 2); got != "" {
+			t.Errorf("%d was told %q", stranger, got)
+		}
+	}
+	h.setPrivate(2, 3, false)
+	h.disconnectAt(testGateway, 2, 6, im.PlatformWeb)
+	time.Sleep(700 * time.Millisecond)
+	h.wantSeen(0, 3, 2, "+-+")
+	if got := h.online(3, 2); got[0] {
+		t.Error("a former friend still sees")
+	}
+}
+
+// A displaced connection's late end does not make its user look away.
+func TestG9_DisplacedConnectionEndingLateIsNoGoing(t *testing.T) {
+	h := newHarness(t, short)
+	h.befriend(2, 3)
+	h.connect(3, 1, im.PlatformWeb)
+	h.connect(2, 2, im.PlatformWeb)
+	h.connect(2, 3, im.PlatformWeb)
+	h.disconnectAt(testGateway, 2, 2, im.PlatformWeb)
+	h.wantSeen(time.Second, 3, 2, "+")
+	time.Sleep(600 * time.Millisecond)
+	h.wantSeen(0, 3, 2, "+")
+}
+
+// Many changes at once on two replicas: what is told last is the truth, and
+// versions never go back.
+func TestG9_ConvergesToTheTruthUnderChurn(t *testing.T) {
+	h := newHarness(t, short)
+	h.replica(short)
+	users := make([]im.UserID, 12)
+	h.connect(3, 1, im.PlatformPC)
+	for i := range users {
+		users[i] = im.UserID(100 + i)
+		h.befriend(3, users[i])
+	}
+	var wg sync.WaitGroup
+	for i, u := range users {
+		wg.Go(func() {
+			for n := range int64(30) {
+				conn := 1000*int64(i+1) + n
+				h.connectAt(testGateway, u, conn, im.PlatformWeb)
+				time.Sleep(time.Duration(n%7) * 10 * time.Millisecond)
+				if n%5 == 0 {
+					time.Sleep(350 * time.Millisecond)
+				}
+				if n < 29 || i%2 == 0 {
+					h.disconnectAt(testGateway, u, conn, im.PlatformWeb)
+				}
+				if n%6 == 0 {
+					time.Sleep(400 * time.Millisecond)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	time.Sleep(1500 * time.Millisecond)
+	for i, u := range users {
+		got := h.seen(3, u)
+		if want := string("-+"[i%2]); got == "" || got[len(got)-1:] != want {
+			t.Errorf("%d ended as %q, truth %q", u, got, want)
+		}
+		for k := 1; k < len(got); k++ {
+			if got[k] == got[k-1] {
+				t.Errorf("%d: the same state twice in a row: %q", u, got)
+			}
+		}
+		if on := h.online(3, u)[0]; on != (i%2 == 1) {
+			t.Errorf("%d asked: %v", u, on)
+		}
+	}
+	n, err := h.routes.rdb.ZCard(t.Context(), dueKey).Result()
+	if err != nil || n != 0 {
+		t.Errorf("%d users still due, %v", n, err)
+	}
+}
+
+// A gateway is killed: nobody disconnects. Friends hear it at once; users who
+// have another connection stay.
+func TestG9_GatewayDeathIsToldToFriends(t *testing.T) {
+	gw := &changingGateways{}
+	gw.set("gw1", "gw2")
+	h := newHarnessWith(t, gw)
+	h.replica()
+	h.befriend(2, 3)
+	h.befriend(4, 3)
+	h.connectAt("gw2", 3, 1, im.PlatformWeb)
+	h.connectAt("gw1", 2, 2, im.PlatformWeb)
+	h.connectAt("gw1", 4, 3, im.PlatformWeb)
+	h.connectAt("gw2", 4, 4, im.PlatformApp)
+	h.wantSeen(time.Second, 3, 2, "+")
+	h.wantSeen(time.Second, 3, 4, "+")
+	time.Sleep(600 * time.Millisecond) // the replicas have seen both gateways
+	gw.set("gw2")
+	h.wantSeen(2*time.Second, 3, 2, "+-") // beyond the lease of discovery: no debounce, and not "young"
+	if got := h.online(3, 2, 4); !slices.Equal(got, []bool{false, true}) {
+		t.Errorf("asked: %v", got)
+	}
+	time.Sleep(700 * time.Millisecond)
+	h.wantSeen(0, 3, 4, "+")
+	// It was only frozen: it comes back with its sockets.
+	gw.set("gw2", "gw1")
+	h.wantSeen(2*time.Second, 3, 2, "+-+")
+	gw.set("gw2")
+	h.wantSeen(2*time.Second, 3, 2, "+-+-")
+}
+
+// Replicas learn of a death and of a return at different times, and whoever
+// lags may be the one to look: the end is the truth all the same.
+func TestG9_ReplicasThatLagDoNotHideADeath(t *testing.T) {
+	early, late := &changingGateways{}, &changingGateways{}
+	set := func(live ...im.GatewayID) {
+		early.set(live...)
+		time.Sleep(700 * time.Millisecond)
+		late.set(live...)
+	}
+	early.set("gw1", "gw2")
+	late.set("gw1", "gw2")
+	h := newHarnessWith(t, early)
+	h.gateways = late
+	h.replica()
+	users := make([]im.UserID, 20)
+	h.connectAt("gw2", 3, 1, im.PlatformWeb)
+	for i := range users {
+		users[i] = im.UserID(100 + i)
+		h.befriend(3, users[i])
+		h.connectAt("gw1", users[i], int64(10+i), im.PlatformWeb)
+	}
+	ends := func(state string) func() bool {
+		return func() bool {
+			return !slices.ContainsFunc(users, func(u im.UserID) bool {
+				got := h.seen(3, u)
+				return got == "" || got[len(got)-1:] != state
+			})
+		}
+	}
+	eventually(t, time.Second, "all here", ends("+"))
+	set("gw2")
+	eventually(t, 2*time.Second, "all gone", ends("-"))
+	set("gw1", "gw2")
+	eventually(t, 2*time.Second, "all back", ends("+"))
+	time.Sleep(700 * time.Millisecond)
+	if !ends("+")() {
+		t.Error("not stable")
+	}
+}
+
+// A replica that starts after a gateway died finds it, and buries it in time.
+func TestG9_GatewayThatDiedUnseenIsFoundAndBuried(t *testing.T) {
+	gw := &changingGateways{}
+	h := newHarnessWith(t, gw)
+	h.befriend(2, 3)
+	rdb := h.routes.rdb
+	ctx := t.Context()
+	must(t, rdb.HSet(ctx, routeKey(2), "gone/7", "1:"+fmt.Sprint(time.Now().UnixMilli())).Err())
+	must(t, rdb.HSet(ctx, routeKey(2), "gw1/8", "2:"+fmt.Sprint(time.Now().UnixMilli())).Err())
+	must(t, rdb.SAdd(ctx, gatewayKey("gone"), 2, "rubbish").Err())
+	must(t, rdb.SAdd(ctx, gatewaysKey, "gone").Err())
+	must(t, rdb.HSet(ctx, presenceKey(2), "v", 1, "s", 1, "d", 1).Err())
+	gw.set("gw1")
+	h.connect(3, 1, im.PlatformWeb)
+	eventually(t, 2*time.Second, "found dead", func() bool { return rdb.HExists(ctx, deadKey, "gone").Val() })
+	must(t, rdb.HSet(ctx, deadKey, "gone", time.Now().Add(-2*buryAfter).UnixMilli()).Err())
+	eventually(t, 2*time.Second, "buried", func() bool { return !rdb.SIsMember(ctx, gatewaysKey, "gone").Val() })
+	if f := rdb.HKeys(ctx, routeKey(2)).Val(); !slices.Equal(f, []string{"gw1/8"}) {
+		t.Errorf("routes left: %v", f)
+	}
+	if rdb.Exists(ctx, gatewayKey("gone"), mournKey("gone")).Val() != 0 || rdb.HExists(ctx, deadKey, "gone").Val() {
+		t.Error("something of it is left")
+	}
+	h.wantSeen(0, 3, 2, "") // he was here all the time
+}
+
+// While discovery knows nothing, nobody is taken for gone.
+func TestG9_EmptyDiscoveryIsNoDeath(t *testing.T) {
+	gw := &changingGateways{}
+	gw.set("gw1")
+	h := newHarnessWith(t, gw, short)
+	h.befriend(2, 3)
+	h.connect(3, 1, im.PlatformWeb)
+	h.connect(2, 2, im.PlatformWeb)
+	h.wantSeen(time.Second, 3, 2, "+")
+	gw.set()
+	time.Sleep(1500 * time.Millisecond)
+	gw.set("gw1")
+	time.Sleep(1200 * time.Millisecond)
+	h.wantSeen(0, 3, 2, "+")
+}
+
+// Redis loses everything: versions still rise, and what changes from then on is told.
+func TestG9_SurvivesTheLossOfRedis(t *testing.T) {
+	h := newHarness(t, short)
+	h.befriend(2, 3)
+	h.connect(3, 1, im.PlatformWeb)
+	h.connect(2, 2, im.PlatformWeb)
+	h.wantSeen(time.Second, 3, 2, "+")
+	must(t, h.routes.rdb.FlushAll(t.Context()).Err())
+	_, err := h.Assert(t.Context(), &logicv1.AssertRequest{GatewayId: testGateway, Conns: []*logicv1.Conn{{UserId: 3, ConnId: 1, Platform: 1, SinceMs: 5}}})
+	must(t, err)
+	// He went while Redis had forgotten him: his friends must hear it all the same.
+	h.disconnectAt(testGateway, 2, 2, im.PlatformWeb)
+	h.wantSeen(2*time.Second, 3, 2, "+-")
+	h.connect(2, 3, im.PlatformWeb)
+	h.wantSeen(2*time.Second, 3, 2, "+-+")
+}
+
+// The bus fails while somebody comes: he is told once it is back, if it is still true.
+func TestG9_IsToldWhenTheBusIsBack(t *testing.T) {
+	h := newHarness(t, short)
+	h.befriend(2, 3)
+	h.befriend(4, 3)
+	h.connect(3, 1, im.PlatformWeb)
+	h.bus.failWith(errors.New("bus is away"))
+	h.connect(2, 2, im.PlatformWeb)
+	h.connect(4, 3, im.PlatformWeb)
+	time.Sleep(300 * time.Millisecond)
+	h.disconnectAt(testGateway, 4, 3, im.PlatformWeb)
+	time.Sleep(300 * time.Millisecond)
+	h.bus.failWith(nil)
+	h.wantSeen(8*time.Second, 3, 2, "+")
+	h.wantSeen(8*time.Second, 3, 4, "-")
+}
+
+// A replica dies between looking at a user and telling: another one tells.
+func TestG9_AnotherReplicaTellsForADeadOne(t *testing.T) {
+	h := newHarness(t, short)
+	h.befriend(2, 3)
+	h.connect(3, 1, im.PlatformWeb)
+	p := h.presence
+	ctx := t.Context()
+	// What the dead replica did: claimed the user, looked, and reserved a version.
+	rt := route{gateway: testGateway, conn: 2, platform: im.PlatformWeb, sinceMS: time.Now().UnixMilli()}
+	_, err := h.routes.register(ctx, 2, rt, true, true)
+	must(t, err)
+	if changed, err := p.look(ctx, []im.UserID{2}); err != nil || len(changed) != 1 {
+		t.Fatalf("%v, %v", changed, err)
+	}
+	must(t, p.enqueue(ctx, 500*time.Millisecond, []im.UserID{2}))
+	h.wantSeen(3*time.Second, 3, 2, "+")
+	if changed, err := p.look(ctx, []im.UserID{2}); err != nil || len(changed) != 0 {
+		t.Errorf("told and told again: %v, %v", changed, err)
+	}
+}
+
+func TestPresence_WithoutRedisIsUnknownNotOffline(t *testing.T) {
+	h := newHarness(t)
+	h.befriend(2, 3)
+	h.connect(2, 2, im.PlatformWeb)
+	_ = h.routes.rdb.Close()
+	_, err := h.Presence(t.Context(), &logicv1.PresenceRequest{UserIds: []int64{2}, ViewerId: 3})
+	wantReason(t, "without Redis", err, "routes_unavailable")
+	_, err = h.Presence(t.Context(), &logicv1.PresenceRequest{UserIds: make([]int64, maxPresenceUsers+1)})
+	wantReason(t, "too many", err, "too_many_users")
+}
+
+func TestNotify_ReachesEveryConnectionAndCountsThem(t *testing.T) {
+	h := newHarness(t)
+	h.connect(2, 1, im.PlatformWeb)
+	h.connect(2, 2, im.PlatformApp)
+	h.connect(3, 3, im.PlatformWeb)
+	event := &pushv1.Event{UserIds: []int64{2, 3, 4}, Body: &pushv1.Event_Friend{Friend: &pushv1.FriendEvent{RecordId: 9}}}
+	resp, err := h.Notify(t.Context(), &logicv1.NotifyRequest{Event: event})
+	if err != nil || resp.GetConnections() != 3 {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	var users []int64
+	for _, e := range h.bus.all() {
+		for _, ev := range e.GetEvents() {
+			if ev.GetFriend().GetRecordId() == 9 {
+				users = append(users, ev.GetUserIds()...)
+			}
+		}
+	}
+	slices.Sort(users)
+	if !slices.Equal(users, []int64{2, 3}) {
+		t.Fatalf("addressed %v", users)
+	}
+	for what, e := range map[string]*pushv1.Event{"nothing": nil, "nobody": {Body: event.GetBody()}, "no body": {UserIds: []int64{2}}} {
+		_, err := h.Notify(t.Context(), &logicv1.NotifyRequest{Event: e})
+		wantReason(t, what, err, "event_invalid")
+	}
+	h.bus.failWith(errors.New("away"))
+	_, err = h.Notify(t.Context(), &logicv1.NotifyRequest{Event: event})
+	wantReason(t, "bus away", err, "routes_unavailable")
+}
+
+// Many events with one look-up: envelopes are bounded, every user gets his own.
+func TestPublishEvents_ManyInFewEnvelopes(t *testing.T) {
+	h := newHarness(t)
+	const n = 3000
+	pipe := h.routes.rdb.Pipeline()
+	var list []*pushv1.Event
+	big := string(make([]byte, 500))
+	for u := int64(1); u <= n; u++ {
+		rt := route{gateway: testGateway, conn: im.ConnID(u), platform: im.PlatformWeb, sinceMS: 1}
+		pipe.HSet(t.Context(), routeKey(im.UserID(u)), rt.field(), rt.value())
+		list = append(list, &pushv1.Event{UserIds: []int64{u}, Body: &pushv1.Event_Session{Session: &pushv1.SessionEvent{SessionId: u, GroupInfo: big}}})
+	}
+	_, err := pipe.Exec(t.Context())
+	must(t, err)
+	conns, err := h.pub.publishEvents(t.Context(), list)
+	if err != nil || conns != n {
+		t.Fatalf("%d, %v", conns, err)
+	}
+	envelopes, next := h.bus.all(), int64(1)
+	if len(envelopes) < 2 || len(envelopes) > 8 {
+		t.Errorf("%d envelopes", len(envelopes))
+	}
+	for _, e := range envelopes {
+		for _, ev := range e.GetEvents() {
+			if ev.GetSession().GetSessionId() != next || ev.GetUserIds()[0] != next {
+				t.Fatalf("event %v, want %d", ev.GetUserIds(), next)
+			}
+			next++
+		}
+	}
+	if next != n+1 {
+		t.Fatalf("%d events", next-1)
+	}
+}
