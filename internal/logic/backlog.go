@@ -88,11 +88,10 @@ func (s *store) streamBacklog(ctx context.Context, user im.UserID, platform im.P
 	}
 	for _, b := range list {
 		start := b.FirstSeq - 1
-		if p := positions[b.ConversationID]; p > start {
-			start = p
-		}
-		if cut := b.LastSeq - im.Seq(s.cfg.ReplayMax); cut > start {
-			start = cut
+		if p, active := positions[b.ConversationID]; active {
+			start = max(start, p) // what the connection began to follow it gets without a hole
+		} else {
+			start = max(start, b.LastSeq-im.Seq(s.cfg.ReplayMax))
 		}
 		if start >= b.LastSeq {
 			continue

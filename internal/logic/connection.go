@@ -6,6 +6,7 @@ import (
 
 	logicv1 "im-services/api/proto/logic/v1"
 	pushv1 "im-services/api/proto/push/v1"
+	"im-services/internal/failpoint"
 	"im-services/internal/im"
 )
 
@@ -37,9 +38,14 @@ func (s *Server) Backlog(req *logicv1.BacklogRequest, stream logicv1.ConnectionS
 	user := im.UserID(conn.GetUserId())
 	first := &logicv1.BacklogResponse{SinceMs: conn.GetSinceMs()}
 	if req.GetRegister() {
-		s.register(ctx, req, first)
+		if err := s.register(ctx, req, first); err != nil {
+			return err
+		}
 	} else if states, epoch, err := s.routes.read(ctx, []im.UserID{user}); err == nil {
 		first.Pv, first.Epoch = int64(states[0].pv), epoch
+	}
+	if err := failpoint.Hit("logic.backlog_registered"); err != nil {
+		return err
 	}
 	if err := stream.Send(first); err != nil {
 		return err
@@ -59,13 +65,19 @@ func (s *Server) Backlog(req *logicv1.BacklogRequest, stream logicv1.ConnectionS
 // register makes the connection's route and displaces the older one of its
 // platform. Without the route store the connection works all the same: it is
 // told that it has no route yet.
-func (s *Server) register(ctx context.Context, req *logicv1.BacklogRequest, first *logicv1.BacklogResponse) {
+func (s *Server) register(ctx context.Context, req *logicv1.BacklogRequest, first *logicv1.BacklogResponse) error {
+	if err := ctx.Err(); err != nil { // its client has gone already: it must not displace the next
+		return im.E(im.KindUnavailable, "connection_displaced", err)
+	}
 	user, rt := im.UserID(req.GetConn().GetUserId()), routeOf(req.GetGatewayId(), req.GetConn())
 	reg, err := s.routes.register(ctx, user, rt, *s.cfg.KickOlder, true)
 	if err != nil {
 		s.log.WarnContext(ctx, "connection has no route yet", "err", err)
 		first.Unrouted = true
-		return
+		return nil
+	}
+	if reg.lost {
+		return im.E(im.KindForbidden, "connection_displaced", nil)
 	}
 	first.Pv, first.Epoch, first.SinceMs = int64(reg.pv), reg.epoch, reg.sinceMS
 	for _, old := range reg.displaced {
@@ -78,6 +90,7 @@ func (s *Server) register(ctx context.Context, req *logicv1.BacklogRequest, firs
 		}
 	}
 	s.presence.connected(user)
+	return nil
 }
 
 // Disconnect implements logicv1.ConnectionServiceServer.
@@ -87,6 +100,9 @@ func (s *Server) Disconnect(ctx context.Context, req *logicv1.DisconnectRequest)
 	for _, c := range req.GetConns() {
 		users = append(users, im.UserID(c.GetUserId()))
 		rts = append(rts, routeOf(req.GetGatewayId(), c))
+	}
+	if err := failpoint.Hit("logic.before_unroute"); err != nil {
+		return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
 	}
 	if err := s.routes.remove(ctx, users, rts); err != nil {
 		return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
@@ -102,6 +118,9 @@ func (s *Server) Watermark(ctx context.Context, req *logicv1.WatermarkRequest) (
 	users := make([]im.UserID, len(req.GetConns()))
 	for i, c := range req.GetConns() {
 		users[i] = im.UserID(c.GetUserId())
+	}
+	if err := failpoint.Hit("logic.watermark"); err != nil {
+		return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
 	}
 	states, epoch, err := s.routes.read(ctx, users)
 	if err != nil {
@@ -137,6 +156,9 @@ func (s *Server) Assert(ctx context.Context, req *logicv1.AssertRequest) (*logic
 		user := im.UserID(c.GetUserId())
 		reg, err := s.routes.register(ctx, user, routeOf(req.GetGatewayId(), c), *s.cfg.KickOlder, false)
 		if err != nil {
+			return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
+		}
+		if err := failpoint.Hit("logic.assert_registered"); err != nil {
 			return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
 		}
 		resp.Epoch = reg.epoch

@@ -141,12 +141,15 @@ func (r *routes) ensureEpoch(ctx context.Context) (string, error) {
 
 // registerScript adds a route and returns the push counter and the time the
 // route got, then the fields and values of the routes of the same platform that
-// it displaced. A new connection always wins: it counts as made after all
-// others, whatever its gateway's clock says. One that is only registered again
-// loses to a newer one that is there: the counter in the reply is then -1.
+// it displaced. A new connection wins over those of other gateways: it counts as
+// made after them, whatever its gateway's clock says. On its own gateway the
+// higher connection id is the newer one, so a registration that was delayed
+// until its client was back on another socket does not displace that. One that
+// loses gets -1 for the counter; so does one that is only registered again and
+// finds a newer one there.
 //
 // KEYS: route hash, push counter. ARGV: field, platform, since, "1" to
-// displace, "1" if new.
+// displace, "1" if new, gateway and slash, connection id.
 var registerScript = redis.NewScript(`
 local since = tonumber(ARGV[3])
 local displaced = {}
@@ -156,6 +159,10 @@ if ARGV[4] == '1' then
     local p, s = string.match(all[i+1], '^(%d+):(%d+)$')
     if p == ARGV[2] and all[i] ~= ARGV[1] then
       s = tonumber(s)
+      if string.sub(all[i], 1, #ARGV[6]) == ARGV[6] then
+        local conn = tonumber(string.sub(all[i], #ARGV[6] + 1))
+        if conn and conn > tonumber(ARGV[7]) then return {-1, since} end
+      end
       if s >= since then
         if ARGV[5] ~= '1' then return {-1, since} end
         since = s + 1
@@ -195,7 +202,8 @@ func (r *routes) register(ctx context.Context, u im.UserID, rt route, displace, 
 		return "0"
 	}
 	res, err := registerScript.Run(ctx, r.rdb, []string{routeKey(u), pvKey(u)},
-		rt.field(), strconv.Itoa(int(rt.platform)), strconv.FormatInt(rt.sinceMS, 10), flag(displace), flag(fresh)).Slice()
+		rt.field(), strconv.Itoa(int(rt.platform)), strconv.FormatInt(rt.sinceMS, 10), flag(displace), flag(fresh),
+		string(rt.gateway)+"/", strconv.FormatInt(int64(rt.conn), 10)).Slice()
 	if away(err) != nil {
 		return reg, away(err)
 	}

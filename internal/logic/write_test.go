@@ -341,6 +341,22 @@ func TestConnect_NewerConnectionDisplacesOlderOfItsPlatform(t *testing.T) {
 	}
 }
 
+// A client cut and came back; the registration of its first socket arrives last.
+func TestConnect_LateRegistrationOfAnOlderSocketDisplacesNobody(t *testing.T) {
+	h := newHarness(t)
+	h.connect(3, 2, im.PlatformWeb)
+	late := &backlogStream{ctx: t.Context()}
+	err := h.Backlog(&logicv1.BacklogRequest{GatewayId: testGateway, Register: true,
+		Conn: &logicv1.Conn{UserId: 3, ConnId: 1, Platform: 1, SinceMs: time.Now().UnixMilli() + 1000}}, late)
+	if !errors.Is(err, &im.Error{Reason: "connection_displaced"}) {
+		t.Fatalf("the older socket registered: %v", err)
+	}
+	resp, err := h.Watermark(t.Context(), &logicv1.WatermarkRequest{GatewayId: testGateway, Conns: []*logicv1.Conn{{UserId: 3, ConnId: 2, Platform: 1}}})
+	if err != nil || !resp.GetMarks()[0].GetRouted() {
+		t.Fatalf("the newer socket lost its route: %v, %v", resp, err)
+	}
+}
+
 func TestRoutes_LossOfRedisContentsIsSeenAndHealed(t *testing.T) {
 	h := newHarness(t)
 	h.befriend(2, 3)
