@@ -119,6 +119,12 @@ e2e: ## the end-to-end and fault tests alone, in detail
 fault: ## the fault tests, with services built with the race detector
 	IM_E2E=1 IM_E2E_BUILDFLAGS=-race $(GO) test -race -count=1 -timeout 20m -v -run 'Fault|Without|RollingRestart|Drain' ./internal/e2e
 
+FAILPOINT_SLEEP ?= 2s
+
+.PHONY: failpoints
+failpoints: ## one process fails at each step, by error, sleep, panic and exit
+	FAILPOINT_SLEEP=$(FAILPOINT_SLEEP) $(GO) test -tags failpoint -count=1 -timeout 20m -v ./internal/failpoint
+
 FUZZTIME ?= 30s
 
 .PHONY: fuzz
