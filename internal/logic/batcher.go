@@ -98,16 +98,20 @@ func (b *batcher) close() {
 
 func (l *lane) run() {
 	batch := make([]*sendReq, 0, l.cfg.BatchMax)
+	var began time.Time // of the last transaction
 	for first := range l.queue {
-		batch = l.gather(append(batch[:0], first))
+		batch = l.gather(append(batch[:0], first), began)
+		began = time.Now()
 		l.commit(batch)
 		clear(batch)
 	}
 }
 
-// gather adds what is queued already, and what comes within BatchWait.
-func (l *lane) gather(batch []*sendReq) []*sendReq {
-	var wait <-chan time.Time
+// gather adds what is queued, after a pause if the last transaction began less
+// than BatchPace ago: a busy lane makes fewer and larger transactions, a quiet
+// one answers at once.
+func (l *lane) gather(batch []*sendReq, began time.Time) []*sendReq {
+	time.Sleep(l.cfg.BatchPace - time.Since(began))
 	for len(batch) < l.cfg.BatchMax {
 		select {
 		case r, ok := <-l.queue:
@@ -115,22 +119,7 @@ func (l *lane) gather(batch []*sendReq) []*sendReq {
 				return batch
 			}
 			batch = append(batch, r)
-			continue
 		default:
-		}
-		if l.cfg.BatchWait <= 0 {
-			return batch
-		}
-		if wait == nil {
-			wait = time.After(l.cfg.BatchWait)
-		}
-		select {
-		case r, ok := <-l.queue:
-			if !ok {
-				return batch
-			}
-			batch = append(batch, r)
-		case <-wait:
 			return batch
 		}
 	}
