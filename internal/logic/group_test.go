@@ -429,6 +429,10 @@ func TestDefect39_LeavingBySessionOrGroupID(t *testing.T) {
 		t.Errorf("who left second: %v", got)
 	}
 	wantReason(t, "again", h.leave(11, session.GetId()), "group_not_joined")
+	h.mustSend(groupSend(10, group, 1, "among us"))
+	if got := h.connect(11, 99, im.PlatformPC).messages(); !slices.Equal(seqsOf(got), upTo(1, 1)) {
+		t.Errorf("who left reads back %v", seqsOf(got))
+	}
 	if h.groupSession(11, group) != nil || len(h.members(group, 10)) != 2 {
 		t.Error("he is still there")
 	}
@@ -747,8 +751,8 @@ func TestG12_NobodyReceivesOrSpeaksOutsideHisMembership(t *testing.T) {
 	if sent.Load() == 0 || refused.Load() == 0 {
 		t.Fatalf("nothing was tested: %d sent, %d refused", sent.Load(), refused.Load())
 	}
-	in, sees := replay(t, h.stored(group), all)
-	t.Logf("%d messages, %d refused", len(in), refused.Load())
+	sees, window := replay(t, h.stored(group), all)
+	t.Logf("%d messages, %d refused", sent.Load(), refused.Load())
 	h.published()
 	for _, u := range all {
 		got := map[int64]bool{}
@@ -764,6 +768,23 @@ func TestG12_NobodyReceivesOrSpeaksOutsideHisMembership(t *testing.T) {
 			}
 		}
 	}
+	// What is read back later is his last membership, to the message.
+	for _, u := range all {
+		var got []int64
+		for req := (&logicv1.SyncRequest{UserId: int64(u), Limit: 500}); ; {
+			resp, err := h.Sync(t.Context(), req)
+			must(t, err)
+			c := findSync(resp, group)
+			got = append(got, seqsOf(c.GetMessages())...)
+			if resp.GetComplete() {
+				break
+			}
+			req.Cursors = []*logicv1.Cursor{{ConversationId: group, Seq: c.GetSeq()}}
+		}
+		if !slices.Equal(got, window[u]) {
+			t.Fatalf("%d reads back %d messages, his are %d", u, len(got), len(window[u]))
+		}
+	}
 	// The backlog of who is out now ends where his last membership did.
 	must(t, h.kick(10, group, crowd[0]))
 	end, _ := h.lastNotice(group)
@@ -774,12 +795,16 @@ func TestG12_NobodyReceivesOrSpeaksOutsideHisMembership(t *testing.T) {
 	}
 }
 
-// replay follows the notices of a group and returns which messages there are
-// and which of them each user may see. It fails on gaps and on speakers who were out.
-func replay(t *testing.T, stored []messageRow, users []im.UserID) (seqs map[int64]bool, sees map[im.UserID]map[int64]bool) {
+// replay follows the notices of a group and returns which messages each user may
+// see, and those of them that belong to his last membership. It fails on gaps and
+// on speakers who were out.
+func replay(t *testing.T, stored []messageRow, users []im.UserID) (sees map[im.UserID]map[int64]bool, window map[im.UserID][]int64) {
 	t.Helper()
 	in := map[im.UserID]bool{}
-	seqs, sees = map[int64]bool{}, map[im.UserID]map[int64]bool{}
+	sees, window = map[im.UserID]map[int64]bool{}, map[im.UserID][]int64{}
+	enter := func(u im.UserID) {
+		in[u], window[u] = true, nil
+	}
 	for _, u := range users {
 		sees[u] = map[int64]bool{}
 	}
@@ -787,21 +812,20 @@ func replay(t *testing.T, stored []messageRow, users []im.UserID) (seqs map[int6
 		if m.Seq != im.Seq(i+1) || i > 0 && m.ID <= stored[i-1].ID {
 			t.Fatalf("row %d has seq %d, id %d", i, m.Seq, m.ID)
 		}
-		seqs[int64(m.Seq)] = true
 		var after []im.UserID // leave after they saw this message
 		if m.Type == noticeType {
 			data := dataOf(t, m.DataJSON)
 			about, _ := data["users"].([]any)
 			switch data["event"] {
 			case "create":
-				in[m.SenderID] = true
+				enter(m.SenderID)
 				fallthrough
 			case "invite":
 				for _, u := range about {
-					in[im.UserID(u.(float64))] = true
+					enter(im.UserID(u.(float64)))
 				}
 			case "join":
-				in[m.SenderID] = true
+				enter(m.SenderID)
 			case "remove":
 				for _, u := range about {
 					after = append(after, im.UserID(u.(float64)))
@@ -814,10 +838,11 @@ func replay(t *testing.T, stored []messageRow, users []im.UserID) (seqs map[int6
 		}
 		for u := range in {
 			sees[u][int64(m.Seq)] = true
+			window[u] = append(window[u], int64(m.Seq))
 		}
 		for _, u := range after {
 			delete(in, u)
 		}
 	}
-	return seqs, sees
+	return sees, window
 }

@@ -141,7 +141,7 @@ func (c *groupChange) add(ctx context.Context, users []im.UserID, role int32) er
 		}
 		// Whoever was here before starts anew, except that a mute stays: leaving does not lift it.
 		if _, err := c.tx.ExecContext(ctx, `INSERT INTO members (conversation_id, user_id, id, role, first_seq, joined_at_ms) VALUES `+rows(6, len(page))+`
-			ON DUPLICATE KEY UPDATE id = VALUES(id), role = VALUES(role), first_seq = VALUES(first_seq), end_seq = 0, read_seq = 0,
+			ON DUPLICATE KEY UPDATE id = VALUES(id), role = VALUES(role), first_seq = VALUES(first_seq), end_seq = 0,
 			joined_at_ms = VALUES(joined_at_ms), remark = ''`, members...); err != nil {
 			return fmt.Errorf("add members: %w", err)
 		}

@@ -481,6 +481,21 @@ func TestSync_LargeAnswersAreCutNotHoled(t *testing.T) {
 	}
 }
 
+// Were a row ever lost, sync must stop before it and say that it is not whole.
+func TestSync_NeverPassesOverAMissingRow(t *testing.T) {
+	h := newHarness(t)
+	conv := int64(h.befriend(2, 3))
+	for i := int64(1); i <= 9; i++ {
+		h.mustSend(privateSend(2, 3, i, "x"))
+	}
+	h.exec(`DELETE FROM messages WHERE conversation_id = ? AND seq = 5`, conv)
+	resp, err := h.Sync(t.Context(), &logicv1.SyncRequest{UserId: 3})
+	must(t, err)
+	if c := findSync(resp, conv); c.GetSeq() != 4 || c.GetComplete() || resp.GetComplete() {
+		t.Fatalf("%v", resp)
+	}
+}
+
 // Who was removed still gets what was his, and nothing more.
 func TestSync_EndsWhereMembershipEnded(t *testing.T) {
 	h := newHarness(t)

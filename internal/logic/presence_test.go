@@ -375,6 +375,32 @@ func TestG9_AnotherReplicaTellsForADeadOne(t *testing.T) {
 	}
 }
 
+// News of a user that comes while he is being looked at is not forgotten with him.
+func TestPresence_NewsDuringALookStays(t *testing.T) {
+	h := newHarness(t)
+	rdb, ctx := h.routes.rdb, t.Context()
+	claim := fmt.Sprintf("%d.5", time.Now().Add(time.Hour).UnixMilli())
+	claimed := func() {
+		t.Helper()
+		must(t, rdb.Do(ctx, "ZADD", dueKey, claim, "2").Err())
+	}
+	release := func() {
+		t.Helper()
+		must(t, releaseScript.Run(ctx, rdb, []string{dueKey}, claim, "2").Err())
+	}
+	claimed()
+	must(t, h.presence.enqueue(ctx, 2*time.Hour, []im.UserID{2}))
+	release()
+	if rdb.ZScore(ctx, dueKey, "2").Err() != nil {
+		t.Error("the news is gone")
+	}
+	claimed()
+	release()
+	if rdb.ZScore(ctx, dueKey, "2").Err() == nil {
+		t.Error("he stays due for ever")
+	}
+}
+
 func TestPresence_WithoutRedisIsUnknownNotOffline(t *testing.T) {
 	h := newHarness(t)
 	h.befriend(2, 3)
