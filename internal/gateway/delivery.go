@@ -13,6 +13,7 @@ const (
 	maxAhead     = 64   // ranges of the push counter that were written ahead
 	maxPositions = 4096 // conversations with a known position
 	maxUnproven  = 512  // entries before they are merged
+	maxOwn       = 256  // own messages acknowledged ahead of the position
 )
 
 // message is one stored message with its frame, shared by all connections it
@@ -64,8 +65,11 @@ type delivery struct {
 	// positions holds the seq written last, of conversations that were active
 	// on this connection.
 	positions map[im.ConversationID]im.Seq
-	held      []pushed
-	ahead     []pvRange
+	// own holds the connection's own private messages whose acks overtook the
+	// pushes before them; the position passes over them when it gets there.
+	own   []place
+	held  []pushed
+	ahead []pvRange
 	timer     bool // a hold timer is running
 
 	// wantPV is the counter logic had at the last watermark.
@@ -294,17 +298,45 @@ func (c *conn) setPositionLocked(conv im.ConversationID, seq im.Seq) {
 		}
 	}
 	c.positions[conv] = seq
+	if len(c.own) > 0 {
+		c.passOwnLocked(conv)
+	}
 }
 
 // sentLocked notes the place of the connection's own private message, which it
-// will not get as a push that it writes.
+// will not get as a push that it writes. The ack may be faster than the pushes
+// of messages before it: then the place is kept until they are here.
 func (c *conn) sentLocked(conv im.ConversationID, seq im.Seq) {
-	if at, known := c.positions[conv]; known && seq == at+1 {
-		c.positions[conv] = seq
-		if len(c.held) > 0 && c.phase == phaseLive {
-			c.retryLocked()
-			c.watchLocked()
+	at, known := c.positions[conv]
+	switch {
+	case known && seq <= at, !known && seq > 1:
+		return
+	case seq > at+1:
+		if len(c.own) >= maxOwn { // the oldest is found by a sync
+			c.own = append(c.own[:0], c.own[1:]...)
 		}
+		c.own = append(c.own, place{conv, seq})
+		return
+	}
+	c.setPositionLocked(conv, seq)
+	if len(c.held) > 0 && c.phase == phaseLive {
+		c.retryLocked()
+		c.watchLocked()
+	}
+}
+
+// passOwnLocked moves a position past the own messages that follow it.
+func (c *conn) passOwnLocked(conv im.ConversationID) {
+	for i := 0; i < len(c.own); i++ {
+		if c.own[i].conv != conv || c.own[i].seq > c.positions[conv]+1 {
+			continue
+		}
+		c.positions[conv] = max(c.positions[conv], c.own[i].seq)
+		c.own = append(c.own[:i], c.own[i+1:]...)
+		i = -1 // another of them may follow now
+	}
+	if len(c.own) == 0 {
+		c.own = nil
 	}
 }
 
@@ -361,7 +393,7 @@ func merge(in []place) []place {
 }
 
 func (c *conn) dropDeliveryLocked() {
-	c.held, c.ahead, c.positions, c.unproven = nil, nil, nil, nil
+	c.held, c.ahead, c.positions, c.own, c.unproven = nil, nil, nil, nil, nil
 }
 
 // event writes a frame that is not stored: it may be lost.

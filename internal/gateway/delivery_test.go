@@ -425,3 +425,32 @@ func TestPositionsAreBounded(t *testing.T) {
 		t.Fatal(merged)
 	}
 }
+
+// The ack of an own message is faster than the pushes of what the other wrote
+// before it: the position waits for those and then passes over the own ones.
+func TestAckOvertakesPushes(t *testing.T) {
+	c := &conn{s: &Server{cfg: Config{}.withDefaults()}}
+	c.setPositionLocked(1, 3)
+	for _, seq := range []im.Seq{6, 5, 9, 5, 2} {
+		c.sentLocked(1, seq)
+	}
+	c.sentLocked(2, 5) // where nothing is known, an ack in the middle tells nothing
+	c.sentLocked(3, 1) // but nothing can come before the first
+	if got := fmt.Sprint(c.positions[1], c.knowsLocked(2), c.positions[3]); got != "3 false 1" {
+		t.Fatal(got)
+	}
+	c.setPositionLocked(1, 4)
+	if got := c.positions[1]; got != 6 {
+		t.Fatalf("position %d, want 6: 5 and 6 are own", got)
+	}
+	c.setPositionLocked(1, 8)
+	if c.positions[1] != 9 || len(c.own) != 0 {
+		t.Fatalf("position %d, left %v", c.positions[1], c.own)
+	}
+	for seq := range im.Seq(2 * maxOwn) {
+		c.sentLocked(1, 20+seq)
+	}
+	if len(c.own) != maxOwn {
+		t.Fatalf("%d places kept", len(c.own))
+	}
+}
