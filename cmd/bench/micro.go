@@ -26,14 +26,14 @@ func runMicro(ctx context.Context, s *settings) error {
 		return err
 	}
 	newer, older := filepath.Join(dir, "new.txt"), filepath.Join(dir, "old.txt")
-	if _, err := os.Stat(older); err == nil {
+	if _, err := os.Stat(older); err == nil { //nolint:gosec // the folder the user named
 		cmd := exec.CommandContext(ctx, "go", "tool", "-modfile=tools/bench/go.mod", "benchstat", older, newer) //nolint:gosec // our own files
 		cmd.Dir, cmd.Stdout, cmd.Stderr = root, os.Stdout, os.Stderr
 		if err := cmd.Run(); err != nil {
 			return err
 		}
 	}
-	if err := os.Rename(newer, older); err != nil {
+	if err := os.Rename(newer, older); err != nil { //nolint:gosec // the folder the user named
 		return err
 	}
 	golden := filepath.Join(root, "internal", "bench", "micro", "golden.txt")

@@ -72,7 +72,7 @@ func (c *client) read() {
 		attempt++
 		if attempt > 1 || conn == nil {
 			pause := min(25*time.Millisecond<<min(attempt, 6), time.Second)
-			pause = pause/2 + rand.N(pause)
+			pause = pause/2 + rand.N(pause) //nolint:gosec // jitter
 			select {
 			case <-time.After(pause):
 			case <-c.run.ctx.Done():

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/xml"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -24,7 +25,7 @@ func TestPlot_IsWellFormedWhateverItIsGiven(t *testing.T) {
 			require.NotContains(t, svg, "Inf")
 			d := xml.NewDecoder(strings.NewReader(svg))
 			for {
-				if _, err := d.Token(); err == io.EOF {
+				if _, err := d.Token(); errors.Is(err, io.EOF) {
 					break
 				} else {
 					require.NoError(t, err)

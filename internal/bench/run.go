@@ -338,28 +338,28 @@ func (r *run) measure(w Window, begin func(stop <-chan struct{}) error) (*Result
 }
 
 // fill computes the figures of the measured window.
-func (res *Result) fill(m *phase) {
-	res.Seconds = res.Use.Seconds
+func (r *Result) fill(m *phase) {
+	r.Seconds = r.Use.Seconds
 	acked, delivered := float64(m.acked.Load()), float64(m.delivered.Load())
-	res.SentPerSecond = float64(m.sent.Load()) / res.Seconds
-	res.AckedPerSecond, res.DeliveredPerSecond = acked/res.Seconds, delivered/res.Seconds
-	cpu := res.Use.Total() * 1e6
+	r.SentPerSecond = float64(m.sent.Load()) / r.Seconds
+	r.AckedPerSecond, r.DeliveredPerSecond = acked/r.Seconds, delivered/r.Seconds
+	cpu := r.Use.Total() * 1e6
 	if acked > 0 {
-		res.PerMessage = cpu / acked
-		res.ByProcess = map[string]float64{}
-		for name, s := range res.Use.Servers {
-			res.ByProcess[name] = s * 1e6 / acked
+		r.PerMessage = cpu / acked
+		r.ByProcess = map[string]float64{}
+		for name, s := range r.Use.Servers {
+			r.ByProcess[name] = s * 1e6 / acked
 		}
 	}
 	if delivered > 0 {
-		res.PerDelivery = cpu / delivered
+		r.PerDelivery = cpu / delivered
 	}
 	set := func(into **hist.Summary, h *hist.Hist) {
 		if s := h.Summary(); s.Count > 0 {
 			*into = &s
 		}
 	}
-	set(&res.Ack, &m.ack)
-	set(&res.Deliver, &m.deliver)
-	set(&res.Lateness, &m.late)
+	set(&r.Ack, &m.ack)
+	set(&r.Deliver, &m.deliver)
+	set(&r.Lateness, &m.late)
 }

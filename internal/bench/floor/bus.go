@@ -36,7 +36,7 @@ func Bus(ctx context.Context, addr string, nsqd []procs.Process, batch int, d ti
 	if err != nil {
 		return res, err
 	}
-	defer consumer.Close()
+	defer func() { _ = consumer.Close() }()
 	wait, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if err := consumer.WaitConnected(wait); err != nil {
@@ -46,7 +46,7 @@ func Bus(ctx context.Context, addr string, nsqd []procs.Process, batch int, d ti
 	if err != nil {
 		return res, err
 	}
-	defer producer.Close()
+	defer func() { _ = producer.Close() }()
 	bodies := make([][]byte, batch)
 	for i := range bodies {
 		bodies[i] = make([]byte, 300)

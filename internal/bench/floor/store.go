@@ -34,7 +34,7 @@ func Durability(ctx context.Context, dsn string) (map[string]string, error) {
 		return nil, err
 	}
 	defer db.Close()
-	rows, err := db.QueryxContext(ctx, `SHOW GLOBAL VARIABLES WHERE Variable_name IN
+	rows, err := db.QueryContext(ctx, `SHOW GLOBAL VARIABLES WHERE Variable_name IN
 		('innodb_flush_log_at_trx_commit', 'sync_binlog', 'log_bin', 'innodb_doublewrite', 'version')`)
 	if err != nil {
 		return nil, err

@@ -112,7 +112,7 @@ func upgrade(nc net.Conn, host, prefix, token, platform string) (*Conn, error) {
 		return nil, err
 	}
 	r := bufio.NewReaderSize(nc, firstBuffer)
-	resp, err := http.ReadResponse(r, nil)
+	resp, err := http.ReadResponse(r, nil) //nolint:bodyclose // a 101 has none, any other answer ends the connection
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +256,9 @@ type Chat struct {
 
 // Lock and Unlock put the numbering of a message and its writing into one step,
 // so that numbers are on the wire in their order: Lock, SendLocked, Unlock.
-func (c *Conn) Lock()   { c.mu.Lock() }
+func (c *Conn) Lock() { c.mu.Lock() }
+
+// Unlock ends what Lock began.
 func (c *Conn) Unlock() { c.mu.Unlock() }
 
 // SendLocked writes one chat frame. The caller holds the lock.

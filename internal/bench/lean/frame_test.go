@@ -15,7 +15,8 @@ func TestParse_ReadsTheMembersItNeeds(t *testing.T) {
 	}{
 		"chat": {
 			`{"msg_id":812,"msg_client_id":7,"msg_code":200,"uid":"a","form_id":34,"to_id":35,"channel_type":1,"message":"he \"llo\\","data":{"seq":9,"a":["}"]},"seq":4,"conversation_id":11}`,
-			true, Frame{Code: 200, MsgID: 812, ClientMsgID: 7, From: 34, To: 35, Kind: 1, Seq: 4, Conversation: 11, Text: []byte(`he \"llo\\`)},
+			true,
+			Frame{Code: 200, MsgID: 812, ClientMsgID: 7, From: 34, To: 35, Kind: 1, Seq: 4, Conversation: 11, Text: []byte(`he \"llo\\`)},
 		},
 		"ack":              {` { "ack" : 1 , "msg_code" : 1005 , "msg_id" : 1, "msg_client_id":2 } `, true, Frame{Code: 1005, MsgID: 1, ClientMsgID: 2}},
 		"refusal":          {`{"msg_code":500,"message":"no","msg_client_id":3,"reason":"overloaded","retry_after":1}`, true, Frame{Code: 500, ClientMsgID: 3, Text: []byte("no"), Reason: []byte("overloaded"), RetryAfter: 1}},
