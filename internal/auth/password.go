@@ -39,7 +39,7 @@ type hasher struct {
 func newHasher(c HashConfig) *hasher {
 	h := &hasher{
 		memory:     uint32(c.MemoryKiB), //nolint:gosec // Config.Validate bounds both
-		passes:     uint32(c.Passes),    //nolint:gosec
+		passes:     uint32(c.Passes),    //nolint:gosec // the same
 		slots:      make(chan struct{}, c.Concurrent),
 		maxWaiting: int64(c.MaxWaiting),
 		wait:       c.Wait,

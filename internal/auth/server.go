@@ -102,7 +102,7 @@ func New(ctx context.Context, cfg Config, db *sqlx.DB, rdb *redis.Client, log *s
 func (s *Server) Run(ctx context.Context) error {
 	reload := time.NewTicker(keyReload)
 	defer reload.Stop()
-	purge := time.NewTimer(rand.N(purgeInterval)) // replicas should not all purge at once
+	purge := time.NewTimer(rand.N(purgeInterval)) //nolint:gosec // replicas should not all purge at once
 	defer purge.Stop()
 	for {
 		select {
@@ -112,7 +112,7 @@ func (s *Server) Run(ctx context.Context) error {
 			s.attend(ctx, "reload keys", s.keys.reload)
 		case <-purge.C:
 			s.attend(ctx, "purge", s.purge)
-			purge.Reset(purgeInterval/2 + rand.N(purgeInterval))
+			purge.Reset(purgeInterval/2 + rand.N(purgeInterval)) //nolint:gosec // jitter
 		}
 	}
 }
