@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"io"
 	"maps"
 	"net"
@@ -228,7 +229,7 @@ func (r *replica) SendStream(st grpc.BidiStreamingServer[logicv1.SendStreamReque
 	r.mu.Unlock()
 	for {
 		req, err := st.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
