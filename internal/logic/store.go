@@ -138,23 +138,6 @@ func (s *store) findPairs(ctx context.Context, keys []convKey) (map[convKey]im.C
 	return found, rows.Err()
 }
 
-// findConversation returns the conversation of user with the other user or
-// group, without locking it; sql.ErrNoRows if there is none.
-func (s *store) findConversation(ctx context.Context, user im.UserID, kind im.ChannelKind, to int64) (*conversationRow, error) {
-	c := new(conversationRow)
-	var err error
-	if kind == im.Group {
-		err = s.db.GetContext(ctx, c, `SELECT `+conversationColumns+` FROM conversations WHERE id = ? AND kind = ?`, to, int64(im.Group))
-	} else {
-		lo, hi := pairOf(user, im.UserID(to))
-		err = s.db.GetContext(ctx, c, `SELECT `+conversationColumns+` FROM conversations WHERE user_lo = ? AND user_hi = ?`, int64(lo), int64(hi))
-	}
-	if err != nil {
-		return nil, err
-	}
-	return c, nil
-}
-
 // ensurePair returns the id of two users' private conversation, made closed if
 // there is none. It is idempotent under races.
 func (s *store) ensurePair(ctx context.Context, tx *sqlx.Tx, key convKey, open bool) (im.ConversationID, error) {
