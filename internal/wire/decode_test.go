@@ -49,8 +49,10 @@ func TestDecodeGood(t *testing.T) {
 		"text null":    {`{"form_id":34,"msg_client_id":1,"msg_code":200,"to_id":35,"msg_type":1,"channel_type":1,"message":"null"}`, with(func(c *Inbound) { c.Text = "null" })},
 		"unknown":      {`{"x":{"y":[1,2.5e9,true,null,{"a":{}}]},"form_id":34,"msg_client_id":1,"msg_code":200,"to_id":35,"msg_type":1,"channel_type":1,"message":"hello"}`, chat},
 		"other case":   {`{"FORM_ID":99,"form_id":34,"msg_client_id":1,"msg_code":200,"to_id":35,"msg_type":1,"channel_type":1,"message":"hello"}`, chat},
-		"largest ids": {`{"form_id":9007199254740991,"msg_client_id":9007199254740991,"msg_code":200,"to_id":"9007199254740991","msg_type":1,"channel_type":1,"message":"hello"}`,
-			with(func(c *Inbound) { c.From, c.To, c.ClientMsgID = im.MaxID, im.MaxID, im.MaxID })},
+		"largest ids": {
+			`{"form_id":9007199254740991,"msg_client_id":9007199254740991,"msg_code":200,"to_id":"9007199254740991","msg_type":1,"channel_type":1,"message":"hello"}`,
+			with(func(c *Inbound) { c.From, c.To, c.ClientMsgID = im.MaxID, im.MaxID, im.MaxID }),
+		},
 		"heartbeat":     {`{"msg_code":1004,"message":"ping"}`, Inbound{Code: CodeHeartbeat}},
 		"heartbeat odd": {`{"msg_code":1004,"message":[1],"form_id":"x"}`, Inbound{Code: CodeHeartbeat}},
 		"receipt":       {`{"msg_code":1005,"msg_id":812}`, Inbound{Code: CodeAck, MsgID: 812}},
@@ -77,8 +79,15 @@ func TestDecodeGood(t *testing.T) {
 // chatWith is the seed's chat with one member replaced, or left out for "".
 func chatWith(key, raw string) string {
 	members := [][2]string{
-		{"msg_client_id", "1"}, {"msg_code", "200"}, {"form_id", "34"}, {"to_id", "35"}, {"msg_type", "1"},
-		{"channel_type", "1"}, {"message", `"hello"`}, {"data", `""`}, {"uid", `""`},
+		{"msg_client_id", "1"},
+		{"msg_code", "200"},
+		{"form_id", "34"},
+		{"to_id", "35"},
+		{"msg_type", "1"},
+		{"channel_type", "1"},
+		{"message", `"hello"`},
+		{"data", `""`},
+		{"uid", `""`},
 	}
 	var parts []string
 	for _, m := range members {
