@@ -27,6 +27,20 @@ func (r *run) crowdOfConnections(users []crowd.User, n int) {
 	}
 }
 
+// talkers is how many of the first users other scenarios let talk. Those who only
+// connect are taken from behind them: a new device of a talker would be sent all
+// that he missed on it.
+const talkers = 1000
+
+// silent returns n users who have not talked.
+func silent(ctx context.Context, t *Target, n int) ([]crowd.User, error) {
+	users, err := t.People.Users(ctx, talkers+n)
+	if err != nil {
+		return nil, err
+	}
+	return users[talkers:], nil
+}
+
 func usersFor(connections int) int { return (connections + len(platforms) - 1) / len(platforms) }
 
 // runIdle opens o.Count connections to the first gateway and looks at what each
@@ -34,7 +48,7 @@ func usersFor(connections int) int { return (connections + len(platforms) - 1) /
 func runIdle(ctx context.Context, t *Target, o Options) (*Result, error) {
 	orDefault(&o.Count, 5000)
 	orDefault(&o.Settle, 10*time.Second)
-	users, err := t.People.Users(ctx, usersFor(o.Count))
+	users, err := silent(ctx, t, usersFor(o.Count))
 	if err != nil {
 		return nil, err
 	}
@@ -153,12 +167,11 @@ const visit = 2 * time.Second
 
 func (r *run) visitors(ctx context.Context, o Options) (*visitors, error) {
 	// Enough for nobody to be displaced by his own next visit.
-	n := usersFor(int(float64(o.Count)*visit.Seconds()*2)) + o.Users
-	users, err := r.target.People.Users(ctx, n)
+	users, err := silent(ctx, r.target, usersFor(int(float64(o.Count)*visit.Seconds()*2)))
 	if err != nil {
 		return nil, err
 	}
-	return &visitors{run: r, users: users[o.Users:], rate: float64(o.Count), failed: make(chan error, 1)}, nil
+	return &visitors{run: r, users: users, rate: float64(o.Count), failed: make(chan error, 1)}, nil
 }
 
 // come lets visitors come until stop is closed, and waits for the last to leave.
@@ -234,11 +247,11 @@ func runStorm(ctx context.Context, t *Target, o Options) (*Result, error) {
 	if err := r.addPairs(ps, o, pairSpec{}); err != nil {
 		return nil, err
 	}
-	all, err := t.People.Users(ctx, o.Users+usersFor(o.Count))
+	users, err := silent(ctx, t, usersFor(o.Count))
 	if err != nil {
 		return nil, err
 	}
-	s := &storm{target: t, users: all[o.Users:], count: o.Count}
+	s := &storm{target: t, users: users, count: o.Count}
 	if err := s.gather(ctx); err != nil {
 		return nil, err
 	}
