@@ -174,3 +174,14 @@ bench-docs: ## write the figures of the last make bench into docs/performance.md
 .PHONY: bench-micro
 bench-micro: ## allocations and instructions of the hot paths against the accepted ones
 	$(GO) run ./cmd/bench micro
+
+TIME   ?= 2m
+SEED   ?= 0
+FAULTS ?= all
+
+# BASE has a default for the targets above; here only one that was given counts.
+CHECK_BASE = $(if $(filter command% environment%,$(origin BASE)),-base $(BASE))
+
+.PHONY: check-delivery
+check-delivery: ## kill, pause and cut while people talk, then say what was lost; TIME= SEED= FAULTS=, or BASE= of a running system
+	@$(GO) run ./cmd/check-delivery -time $(TIME) -seed $(SEED) -faults $(FAULTS) $(CHECK_BASE) $(CHECK_FLAGS)

@@ -1,0 +1,284 @@
+package check
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"im-services/internal/imclient"
+)
+
+// forever stands for a moment that did not come.
+const forever = time.Duration(math.MaxInt64)
+
+type sendKey struct{ client, clientID int64 }
+
+// send is a message that a client tried to send.
+type send struct {
+	sendKey
+	key     convKey
+	to      int64
+	text    string
+	invoke  time.Duration // the first time
+	done    time.Duration // of the acknowledgement or refusal; forever if none
+	acked   bool
+	refused bool
+	resent  bool
+	conn    int // on which it was acknowledged
+	order   int // among its client's first attempts
+
+	id, conv, seq int64
+	code          int
+}
+
+// place is where a message stands.
+type place struct{ conv, seq int64 }
+
+// message is a stored message.
+type message struct {
+	place
+	id, from, clientID int64
+	text               string
+}
+
+// span is a client's connection.
+type span struct {
+	conn       int
+	begin, end time.Duration
+}
+
+// stay is a membership, or a friendship: it began between inInvoke and inOK and
+// ended between outInvoke and outOK.
+type stay struct{ inInvoke, inOK, outInvoke, outOK time.Duration }
+
+type member struct{ group, user int64 }
+
+// index is a history, sorted for judging.
+type index struct {
+	events []Event
+	sends  map[sendKey]*send
+	order  []*send // in the order of their first attempts
+	keys   map[int64]convKey
+	truth  map[place]*message
+	convs  map[int64][]*message // ascending
+	fromDB bool
+	read   map[int64]bool // clients that read everything in the end
+
+	spans   map[int64][]span
+	stays   map[member][]stay
+	friends map[convKey][]stay
+	faults  []Window
+	phases  []Phase
+	end     time.Duration
+	quietAt time.Duration // when everything was healed and settled, forever if never
+}
+
+func newIndex(events []Event) *index {
+	x := &index{
+		events: events, sends: map[sendKey]*send{}, keys: map[int64]convKey{}, truth: map[place]*message{},
+		convs: map[int64][]*message{}, read: map[int64]bool{}, spans: map[int64][]span{},
+		stays: map[member][]stay{}, friends: map[convKey][]stay{}, quietAt: forever,
+	}
+	for i := range events {
+		x.take(&events[i])
+	}
+	for _, s := range x.spans {
+		for i := range s {
+			if s[i].end == forever {
+				s[i].end = x.end
+			}
+		}
+	}
+	x.buildTruth()
+	return x
+}
+
+func (x *index) take(e *Event) {
+	x.end = max(x.end, e.T)
+	switch e.Op {
+	case imclient.OpSend:
+		x.takeSend(e)
+	case imclient.OpResend:
+		if s := x.sends[sendKey{e.Client, e.ClientID}]; s != nil {
+			s.resent = true
+		}
+	case imclient.OpConnect:
+		x.takeConnect(e)
+	case OpFriend, OpUnfriend:
+		k := keyOf(imclient.Private, e.Client, e.To)
+		x.friends[k] = change(x.friends[k], e, e.Op == OpFriend)
+	case OpJoin, OpLeave:
+		k := member{e.Conversation, e.To}
+		x.stays[k] = change(x.stays[k], e, e.Op == OpJoin)
+	case OpReadDone:
+		x.read[e.Client] = e.Type == imclient.OK
+	case OpRow:
+		x.fromDB = true
+	case OpFault:
+		x.takeFault(e)
+	case OpPhase:
+		x.phases = append(x.phases, Phase{e.Text, e.T})
+		if e.Text == PhaseRead {
+			x.quietAt = e.T
+		}
+	}
+}
+
+func (x *index) takeSend(e *Event) {
+	k := sendKey{e.Client, e.ClientID}
+	s := x.sends[k]
+	if s == nil {
+		if e.Type != imclient.Invoke {
+			return // an answer to nothing; the judge of repeats sees it
+		}
+		s = &send{sendKey: k, key: keyOf(e.Channel, e.Client, e.To), to: e.To, text: e.Text, invoke: e.T, done: forever, order: len(x.order)}
+		x.sends[k] = s
+		x.order = append(x.order, s)
+		return
+	}
+	switch e.Type {
+	case imclient.Invoke: // a new life of the client tries again
+		s.resent = true
+	case imclient.OK:
+		if !s.acked {
+			s.acked, s.done, s.conn, s.id, s.conv, s.seq = true, e.T, e.Conn, e.ID, e.Conversation, e.Seq
+			x.keys[e.Conversation] = s.key
+		}
+	case imclient.Fail:
+		if !s.acked {
+			s.refused, s.code = true, e.Code
+			s.done = min(s.done, e.T)
+		}
+	}
+}
+
+func (x *index) takeConnect(e *Event) {
+	spans := x.spans[e.Client]
+	switch e.Type {
+	case imclient.OK:
+		x.spans[e.Client] = append(spans, span{e.Conn, e.T, forever})
+	case imclient.Info:
+		for i := len(spans) - 1; i >= 0; i-- {
+			if spans[i].conn == e.Conn {
+				spans[i].end = e.T
+				break
+			}
+		}
+	}
+}
+
+// change keeps account of something that begins and ends in turn.
+func change(list []stay, e *Event, begins bool) []stay {
+	last := len(list) - 1
+	switch {
+	case begins && e.Type == imclient.Invoke:
+		return append(list, stay{e.T, forever, forever, forever})
+	case last < 0:
+	case begins && e.Type == imclient.OK:
+		list[last].inOK = e.T
+	case !begins && e.Type == imclient.Invoke && list[last].outInvoke == forever:
+		list[last].outInvoke = e.T
+	case !begins && e.Type == imclient.OK:
+		list[last].outOK = e.T
+	}
+	return list
+}
+
+func (x *index) takeFault(e *Event) {
+	if e.Type == imclient.Invoke {
+		x.faults = append(x.faults, Window{Number: e.Conn, Target: e.Text, Kind: e.Reason, Begin: e.T, End: forever})
+		return
+	}
+	for i := len(x.faults) - 1; i >= 0; i-- {
+		if x.faults[i].Number == e.Conn {
+			x.faults[i].End = e.T
+			return
+		}
+	}
+}
+
+// buildTruth says what is stored: what the database holds, or where that could
+// not be read, everything anybody read in the end.
+func (x *index) buildTruth() {
+	want := OpRead
+	if x.fromDB {
+		want = OpRow
+	}
+	for i := range x.events {
+		e := &x.events[i]
+		if e.Op != want {
+			continue
+		}
+		p := place{e.Conversation, e.Seq}
+		if x.truth[p] != nil {
+			continue
+		}
+		m := &message{place: p, id: e.ID, from: e.From, clientID: e.ClientID, text: e.Text}
+		x.truth[p] = m
+		x.convs[p.conv] = append(x.convs[p.conv], m)
+	}
+	for _, list := range x.convs {
+		slices.SortFunc(list, func(a, b *message) int { return int(a.seq - b.seq) })
+	}
+}
+
+// mustHave reports whether user must be able to read s, which was acknowledged:
+// he belonged to the conversation all the time it was on its way, and has not
+// left and come back since.
+func (x *index) mustHave(user int64, s *send) bool {
+	if s.key.channel != imclient.Group {
+		return user == s.key.a || user == s.key.b
+	}
+	list := x.stays[member{s.key.a, user}]
+	if len(list) == 0 {
+		return false
+	}
+	last := list[len(list)-1]
+	return last.inOK <= s.invoke && s.done <= last.outInvoke
+}
+
+// mayHave reports whether user may have seen what was sent to key and stored
+// between from and to.
+func (x *index) mayHave(user int64, key convKey, from, to time.Duration) bool {
+	if key.channel != imclient.Group {
+		return user == key.a || user == key.b
+	}
+	for _, m := range x.stays[member{key.a, user}] {
+		if m.inInvoke <= to && from <= m.outOK {
+			return true
+		}
+	}
+	return false
+}
+
+// forbidden reports whether list was over for certain at t: an end had been
+// confirmed and no new beginning asked for.
+func forbidden(list []stay, t time.Duration) bool {
+	for i, m := range list {
+		next := forever
+		if i+1 < len(list) {
+			next = list[i+1].inInvoke
+		}
+		if m.outOK < t && t < next {
+			return true
+		}
+	}
+	return false
+}
+
+// recipients are the users other than the sender who must have s.
+func (x *index) recipients(s *send) []int64 {
+	if s.key.channel != imclient.Group {
+		if s.key.a == s.client {
+			return []int64{s.key.b}
+		}
+		return []int64{s.key.a}
+	}
+	var out []int64
+	for m := range x.stays {
+		if m.group == s.key.a && m.user != s.client && x.mustHave(m.user, s) {
+			out = append(out, m.user)
+		}
+	}
+	return out
+}

@@ -1,0 +1,47 @@
+package check
+
+import "im-services/internal/imclient"
+
+// Event is a line of the history. What its members mean depends on Op.
+type Event = imclient.Event
+
+// The operations beside those of imclient. Unless said otherwise Client is who
+// acts and a type of "ok" stands alone.
+const (
+	OpAgain      = "again"       // an acknowledged message sent once more: invoke, then ok (ID, Seq), fail, info
+	OpConflict   = "conflict"    // an acknowledged id with another text: ok is a fault of the server
+	OpSyncNeeded = "sync-needed" // Conn was told to read Conversation by other means
+	OpSynced     = "synced"      // a round of syncing, session Conn: invoke, then ok when the server said complete
+	OpRead       = "read"        // a row of the final reading of history
+	OpReadDone   = "read-done"   // ok: Client has read everything; fail: it could not
+
+	OpFriend   = "friend"   // Client and To become friends: invoke, ok
+	OpUnfriend = "unfriend" // the same, no longer
+	OpJoin     = "join"     // To becomes a member of group Conversation: invoke, ok
+	OpLeave    = "leave"    // the same, no longer
+
+	OpPresence = "presence" // a frame said that From is online (Code 2001) or not (2000)
+	OpStatus   = "status"   // asked for, the server said so of To
+	OpOnline   = "online"   // the truth about Client at this moment (Code)
+
+	OpFault  = "fault"  // number Conn: invoke, ok when it is over; Text the target, Reason the kind
+	OpPhase  = "phase"  // Text begins
+	OpSample = "sample" // process Text: ID resident bytes, Seq goroutines, Code file descriptors
+	OpLag    = "lag"    // Seq nanoseconds by which a timer of the checker was late
+	OpLeak   = "leak"   // Text, a file, holds what it must not: Reason
+
+	OpRow    = "row"    // a message in the database: Conversation, Seq, ID, From, ClientID, Text
+	OpConv   = "conv"   // a conversation in the database: Seq its counter, Channel its kind
+	OpOutbox = "outbox" // Seq rows are left in the outbox
+	OpOrphan = "orphan" // Seq rows belong to nothing: Text the table
+)
+
+// The phases of a run.
+const (
+	PhaseWarm  = "warm-up"
+	PhaseFault = "faults"
+	PhaseHeal  = "heal"
+	PhaseQuiet = "quiesce"
+	PhaseRead  = "final reading"
+	PhaseEnd   = "end"
+)

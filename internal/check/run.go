@@ -1,0 +1,250 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"im-services/internal/cluster/infra"
+	"im-services/internal/imclient"
+)
+
+// run is one run of the checker.
+type run struct {
+	o      Options
+	ctx    context.Context //nolint:containedctx // the run's life
+	dir    string
+	log    *log
+	system *system
+	actors []*actor
+	pairs  [][2]*actor // friends off and on
+	groups []*group
+
+	mu       sync.Mutex
+	members  map[member]bool   // guarded by mu; who is in a group now
+	schedule []fault           // guarded by mu; what was done
+	troubles map[string]string // guarded by mu; faults that could not be done
+}
+
+// Run makes people talk through a system that fails, and judges what came of
+// it. The error says why no verdict could be reached; a verdict may be red.
+func Run(ctx context.Context, o Options) (*Verdict, error) {
+	o = o.withDefaults()
+	want, err := ParseFaults(o.Faults)
+	if err != nil {
+		return nil, err
+	}
+	if o.Base != "" {
+		want = nil
+	}
+	root := "."
+	if o.Base == "" || o.Bundle == "" {
+		if root, err = infra.Root(); err != nil {
+			return nil, err
+		}
+	}
+	dir, err := o.folder(root)
+	if err != nil {
+		return nil, err
+	}
+	file, err := os.Create(filepath.Join(dir, historyFile)) //nolint:gosec // a folder of our own
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r := &run{o: o, ctx: ctx, dir: dir, log: &log{file: imclient.NewHistory(file), convs: map[convKey]int64{}}, members: map[member]bool{}, troubles: map[string]string{}}
+	r.say("seed %d, %s, bundle %s", o.Seed, o.Duration, dir)
+	if r.system, err = startSystem(ctx, &o, dir); err != nil {
+		return nil, err
+	}
+	defer r.system.close()
+	if err := r.perform(want); err != nil {
+		_ = r.log.file.Close()
+		return nil, errors.Join(err, r.keepLogs())
+	}
+	if err := r.log.file.Close(); err != nil {
+		return nil, fmt.Errorf("check: write the history: %w", err)
+	}
+	r.say("judging %d events", len(r.log.all()))
+	v := Judge(r.log.all(), o.Bounds)
+	v.Seed, v.Command = o.Seed, o.command()
+	return v, r.finish(v)
+}
+
+// say tells people about the progress.
+func (r *run) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(r.o.Progress, "%8s  %s\n", imclient.Now().Round(100*time.Millisecond), fmt.Sprintf(format, args...))
+}
+
+func (r *run) phase(name string) {
+	r.log.add(&Event{Type: imclient.OK, Op: OpPhase, Text: name})
+	r.say("%s", name)
+}
+
+// perform runs all phases.
+func (r *run) perform(want func(kind, target string) bool) error {
+	setUp, cancel := context.WithTimeout(r.ctx, 2*time.Minute)
+	defer cancel()
+	r.say("making %d people, their friendships and groups", r.o.Users)
+	if err := r.setUp(setUp); err != nil {
+		return err
+	}
+	var background sync.WaitGroup
+	watching, stopWatching := context.WithCancel(r.ctx)
+	background.Go(func() { r.watch(watching) })
+	defer background.Wait()
+	defer stopWatching()
+	for _, a := range r.actors {
+		a.connect()
+		defer a.leave()
+	}
+
+	talking, stopTalking := context.WithTimeout(r.ctx, r.o.Duration)
+	defer stopTalking()
+	var people sync.WaitGroup
+	defer people.Wait()
+	r.phase(PhaseWarm)
+	r.talk(talking, &people)
+	sleep(talking, min(5*time.Second, r.o.Duration/4))
+	r.phase(PhaseFault)
+	if want != nil {
+		r.faults(talking, want)
+	}
+	<-talking.Done()
+	r.phase(PhaseHeal)
+	if err := r.system.heal(r.ctx); err != nil {
+		return err
+	}
+	people.Wait()
+	for _, a := range r.actors {
+		a.current()
+	}
+	r.settle()
+	r.phase(PhaseQuiet)
+	sleep(r.ctx, quiet)
+	if r.ctx.Err() != nil {
+		return r.ctx.Err()
+	}
+	r.phase(PhaseRead)
+	r.readAll()
+	r.presence()
+	stopWatching()
+	background.Wait()
+	for _, a := range r.actors {
+		a.leave()
+	}
+	if err := r.audit(); err != nil {
+		return err
+	}
+	if err := r.scan(); err != nil {
+		return err
+	}
+	r.phase(PhaseEnd)
+	return r.ctx.Err()
+}
+
+// quiet is how long the healed system is left alone: more than two heartbeats,
+// watermarks and outbox sweeps.
+const quiet = 15 * time.Second
+
+// talk starts everybody.
+func (r *run) talk(ctx context.Context, people *sync.WaitGroup) {
+	for _, a := range r.actors {
+		people.Go(func() { a.talk(ctx) })
+	}
+	for i, p := range r.pairs {
+		people.Go(func() { r.churnPair(ctx, i, p[0], p[1]) })
+	}
+	for i, g := range r.groups {
+		people.Go(func() { r.churnGroup(ctx, i, g) })
+	}
+}
+
+// faults carries out the schedule until ctx ends; a fault that has begun ends
+// by itself.
+func (r *run) faults(ctx context.Context, want func(kind, target string) bool) {
+	p := newPlan(r.o.Seed, r.system.processNames(), r.system.linkNames(), want, r.o.Gap)
+	for {
+		f, ok := p.draw()
+		if !ok {
+			return
+		}
+		sleep(ctx, f.After)
+		if ctx.Err() != nil {
+			return
+		}
+		r.mu.Lock()
+		r.schedule = append(r.schedule, f)
+		r.mu.Unlock()
+		r.say("fault %d: %s", f.Number, &f)
+		r.log.add(&Event{Conn: f.Number, Type: imclient.Invoke, Op: OpFault, Text: f.Target, Reason: f.Kind})
+		err := r.system.inject(r.ctx, &f)
+		r.log.add(&Event{Conn: f.Number, Type: imclient.OK, Op: OpFault, Text: f.Target, Reason: f.Kind})
+		if err != nil {
+			r.say("fault %d: %s: %v", f.Number, &f, err)
+			r.mu.Lock()
+			r.troubles[f.String()] = err.Error()
+			r.mu.Unlock()
+		}
+	}
+}
+
+// settle waits until every message is acknowledged or refused.
+func (r *run) settle() {
+	ctx, cancel := context.WithTimeout(r.ctx, 60*time.Second)
+	defer cancel()
+	for ctx.Err() == nil {
+		left := 0
+		for _, a := range r.actors {
+			left += a.pending()
+		}
+		if left == 0 {
+			return
+		}
+		sleep(ctx, 100*time.Millisecond)
+	}
+	for _, a := range r.actors {
+		if n := a.pending(); n > 0 {
+			r.say("user %d has %d messages that are not settled", a.user.ID, n)
+		}
+	}
+}
+
+func (r *run) readAll() {
+	var wg sync.WaitGroup
+	turns := make(chan struct{}, 4)
+	for _, a := range r.actors {
+		wg.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			a.readAll(r.ctx)
+		})
+	}
+	wg.Wait()
+}
+
+func (r *run) memberNow(group, user int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.members[member{group, user}]
+}
+
+func (r *run) setMemberNow(group, user int64, in bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.members[member{group, user}] = in
+}
+
+// conversation returns the id the server gave to key, 0 if nothing was
+// acknowledged in it.
+func (r *run) conversation(key convKey) int64 {
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	return r.log.convs[key]
+}

@@ -1,0 +1,64 @@
+package check
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"im-services/internal/imclient"
+)
+
+// scan looks into the logs of an own cluster's services for what must not stand
+// there: messages, tokens, panics.
+func (r *run) scan() error {
+	if r.system.cluster == nil {
+		return nil
+	}
+	needles := map[string][]byte{
+		"a message":                    []byte(canaryMark),
+		"the message of a panic":       []byte("panic: "),
+		"a report of a data race":      []byte("WARNING: DATA RACE"),
+		"the message of a fatal error": []byte("fatal error: "),
+	}
+	for _, a := range r.actors {
+		needles[fmt.Sprintf("the token of user %d", a.user.ID)] = []byte(a.user.Token)
+	}
+	for _, name := range r.system.processNames() {
+		if err := r.scanFile(r.system.logFile(name), needles); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) scanFile(path string, needles map[string][]byte) error {
+	f, err := os.Open(path) //nolint:gosec // a log of our own cluster
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	in := bufio.NewReaderSize(f, 1<<20)
+	found := map[string]bool{}
+	for {
+		text, err := in.ReadSlice('\n')
+		for what, needle := range needles {
+			if !found[what] && bytes.Contains(text, needle) {
+				found[what] = true
+				r.log.add(&Event{Type: imclient.OK, Op: OpLeak, Text: filepath.Base(path), Reason: what})
+			}
+		}
+		switch err {
+		case nil, bufio.ErrBufferFull:
+		case io.EOF:
+			return nil
+		default:
+			return err
+		}
+	}
+}

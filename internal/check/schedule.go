@@ -1,0 +1,153 @@
+package check
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The kinds of faults.
+const (
+	Kill      = "kill"       // SIGKILL; the supervisor starts it again
+	Pause     = "pause"      // SIGSTOP, later SIGCONT
+	Restart   = "restart"    // SIGTERM, then a new start
+	Flush     = "flush"      // Redis forgets everything
+	Partition = "partition"  // a link loses everything, both ways
+	LoseTo    = "lose-to"    // a link loses what goes to the server
+	LoseFrom  = "lose-from"  // a link loses what comes from the server
+	Delay     = "delay"      // a link is slow: 200 ms each way
+	Thin      = "thin"       // a link carries 64 kB/s
+	Reset     = "reset"      // every connection of a link is aborted
+	Refuse    = "refuse"     // a link aborts and refuses connections
+	Stall     = "stall"      // a link takes nothing more from the server
+	KillAll   = "kill-all"   // SIGKILL for all replicas of a service at once
+	KillFlush = "kill-flush" // a process dies while Redis forgets
+)
+
+var (
+	processKinds = []string{Kill, Pause, Restart}
+	linkKinds    = []string{Partition, LoseTo, LoseFrom, Delay, Thin, Reset, Refuse, Stall}
+	otherKinds   = []string{Flush, KillAll, KillFlush}
+)
+
+// ParseFaults reads a selection: "all", "none", or a list of kinds, targets and
+// kind:target pairs separated by commas. It returns what a fault must match.
+func ParseFaults(text string) (func(kind, target string) bool, error) {
+	switch text {
+	case "", "all":
+		return func(string, string) bool { return true }, nil
+	case "none":
+		return nil, nil //nolint:nilnil // no faults, no error
+	}
+	list := strings.Split(text, ",")
+	for _, item := range list {
+		if item == "" {
+			return nil, fmt.Errorf("check: an empty item in %q", text)
+		}
+		kind, _, pair := strings.Cut(item, ":")
+		if pair && !slices.Contains(slices.Concat(processKinds, linkKinds, otherKinds), kind) {
+			return nil, fmt.Errorf("check: no fault of kind %q", kind)
+		}
+	}
+	return func(kind, target string) bool {
+		for _, item := range list {
+			if item == kind || item == target || item == kind+":"+target {
+				return true
+			}
+		}
+		return false
+	}, nil
+}
+
+// fault is an entry of a schedule.
+type fault struct {
+	Number int           `json:"number"`
+	Kind   string        `json:"kind"`
+	Target string        `json:"target"`
+	After  time.Duration `json:"after_ns"` // pause since the one before it ended
+	Length time.Duration `json:"length_ns"`
+}
+
+func (f *fault) String() string {
+	if f.Length > 0 {
+		return fmt.Sprintf("%s %s for %s", f.Kind, f.Target, f.Length.Round(100*time.Millisecond))
+	}
+	return f.Kind + " " + f.Target
+}
+
+// plan makes an endless schedule. In every round each process suffers once, and
+// the links by turns; over the rounds every process suffers every kind.
+type plan struct {
+	rng       *rand.Rand
+	processes []string
+	links     []string
+	want      func(kind, target string) bool
+	gap       time.Duration
+	turn      int // rounds so far
+	next      []fault
+	n         int
+}
+
+func newPlan(seed uint64, processes, links []string, want func(kind, target string) bool, gap time.Duration) *plan {
+	p := &plan{rng: prng(seed, "faults", 0), processes: slices.Clone(processes), links: slices.Clone(links), want: want, gap: gap}
+	p.rng.Shuffle(len(p.links), func(i, j int) { p.links[i], p.links[j] = p.links[j], p.links[i] })
+	return p
+}
+
+// linksPerRound is how many links suffer while every process does once.
+const linksPerRound = 8
+
+// draw returns the next fault; false if the selection leaves none.
+func (p *plan) draw() (fault, bool) {
+	for tries := 0; len(p.next) == 0; tries++ {
+		if tries > len(processKinds)*len(linkKinds)*(len(p.links)+1) {
+			return fault{}, false
+		}
+		p.deal()
+	}
+	f := p.next[0]
+	p.next = p.next[1:]
+	p.n++
+	f.Number = p.n
+	f.After = time.Duration((0.5 + p.rng.ExpFloat64()/2) * float64(p.gap))
+	switch f.Kind {
+	case Pause:
+		f.Length = p.between(2*time.Second, 10*time.Second)
+	case Partition, LoseTo, LoseFrom, Stall:
+		f.Length = p.between(2*time.Second, 15*time.Second)
+	case Delay, Thin, Refuse:
+		f.Length = p.between(2*time.Second, 6*time.Second)
+	}
+	return f, true
+}
+
+// between prefers short times: the mean is a third of the way.
+func (p *plan) between(lo, hi time.Duration) time.Duration {
+	u := p.rng.Float64()
+	return lo + time.Duration(u*u*float64(hi-lo))
+}
+
+func (p *plan) deal() {
+	add := func(kind, target string) {
+		if p.want != nil && p.want(kind, target) {
+			p.next = append(p.next, fault{Kind: kind, Target: target})
+		}
+	}
+	for i, name := range p.processes {
+		add(processKinds[(p.turn+i)%len(processKinds)], name)
+	}
+	for range min(linksPerRound, len(p.links)) {
+		link := p.links[0]
+		p.links = append(p.links[1:], link)
+		add(linkKinds[p.rng.IntN(len(linkKinds))], link)
+	}
+	if len(p.processes) > 0 {
+		add(Flush, "redis")
+		add(KillAll, []string{"gateway", "logic"}[p.turn%2])
+		add(KillFlush, p.processes[p.rng.IntN(len(p.processes))])
+	}
+	p.rng.Shuffle(len(p.next), func(i, j int) { p.next[i], p.next[j] = p.next[j], p.next[i] })
+	p.turn++
+}

@@ -1,0 +1,302 @@
+package check
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"im-services/internal/cluster"
+	"im-services/internal/tcpproxy"
+)
+
+// system is what is checked: a cluster of our own, or something that runs.
+type system struct {
+	addresses []string // of gateways, as clients reach them
+	dsn       string   // of the database im_logic; empty if not to be had
+	cluster   *cluster.Cluster
+	stateDir  string
+
+	mu    sync.Mutex
+	links map[string]*tcpproxy.Proxy // guarded by mu; by name, "logic-1>mysql"
+}
+
+// startSystem starts a cluster with a proxy on every link that can have one, or
+// takes what runs at Base.
+func startSystem(ctx context.Context, o *Options, dir string) (*system, error) {
+	s := &system{links: map[string]*tcpproxy.Proxy{}}
+	if o.Base != "" {
+		s.addresses = strings.Split(o.Base, ",")
+		if o.DSN != "" {
+			cfg, err := mysql.ParseDSN(o.DSN)
+			if err != nil {
+				return nil, fmt.Errorf("check: the DSN: %w", err)
+			}
+			cfg.DBName = "im_logic"
+			s.dsn = cfg.FormatDSN()
+		}
+		return s, nil
+	}
+	s.stateDir = filepath.Join(dir, "cluster")
+	if err := os.RemoveAll(s.stateDir); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(s.stateDir, 0o750); err != nil {
+		return nil, err
+	}
+	opts := cluster.Options{
+		StateDir: s.stateDir, Progress: o.Progress,
+		Env: func(c *cluster.Cluster, name string, env map[string]string) {
+			for k, v := range o.Env {
+				env[k] = v
+			}
+			if o.Faults != "none" {
+				s.route(c, name, env)
+			}
+		},
+	}
+	if len(o.Tags) > 0 {
+		opts.BuildFlags = []string{"-tags=" + strings.Join(o.Tags, ",")}
+	}
+	c, err := cluster.Start(ctx, opts)
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	s.cluster = c
+	if s.dsn, err = c.DSN("im_logic"); err != nil {
+		s.close()
+		return nil, err
+	}
+	for n := 1; n <= 2; n++ {
+		addr, err := s.link(fmt.Sprintf("clients>gateway-%d", n), strings.TrimPrefix(c.GatewayURL(n), "http://"))
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+		s.addresses = append(s.addresses, "http://"+addr)
+	}
+	return s, nil
+}
+
+// route puts a proxy on every link of a process: to the servers it uses, and
+// from those who call it.
+func (s *system) route(c *cluster.Cluster, name string, env map[string]string) {
+	if strings.HasSuffix(name, "-migrate") {
+		return
+	}
+	via := func(key, server string) {
+		if env[key] == "" {
+			return
+		}
+		if addr, err := s.link(name+">"+server, env[key]); err == nil {
+			env[key] = addr
+		}
+	}
+	via("IM_DISCOVERY_ENDPOINTS", "etcd")
+	via("IM_CACHE_ADDR", "redis")
+	via("IM_BUS_NSQD", "nsqd")
+	if cfg, err := mysql.ParseDSN(env["IM_DATABASE_DSN"]); err == nil && cfg.Net == "tcp" {
+		if addr, err := s.link(name+">mysql", cfg.Addr); err == nil {
+			cfg.Addr = addr
+			env["IM_DATABASE_DSN"] = cfg.FormatDSN()
+		}
+	}
+	if listen := env["IM_RPC_LISTEN"]; listen != "" {
+		if addr, err := s.link("callers>"+name, listen); err == nil {
+			env["IM_RPC_ADVERTISE"] = addr
+		}
+	}
+}
+
+// link returns the address of the proxy of that name, made if there is none: a
+// process that starts again keeps its links.
+func (s *system) link(name, target string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.links[name]; p != nil {
+		return p.Addr, nil
+	}
+	p, err := tcpproxy.New(target)
+	if err != nil {
+		return "", err
+	}
+	s.links[name] = p
+	return p.Addr, nil
+}
+
+func (s *system) linkNames() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return sortedKeys(s.links)
+}
+
+func (s *system) processNames() []string {
+	if s.cluster == nil {
+		return nil
+	}
+	var out []string
+	for _, p := range s.cluster.Processes() {
+		out = append(out, p.Name())
+	}
+	return out
+}
+
+// close ends an own cluster and every proxy.
+func (s *system) close() {
+	if s.cluster != nil {
+		s.cluster.Stop()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.links {
+		p.Close()
+	}
+}
+
+// recovery bounds the time until a process serves again.
+const recovery = 60 * time.Second
+
+// inject does f to the system and returns when it is over: what was killed
+// serves again, what was slow is not.
+func (s *system) inject(ctx context.Context, f *fault) error {
+	ctx, cancel := context.WithTimeout(ctx, f.Length+recovery)
+	defer cancel()
+	switch f.Kind {
+	case Kill:
+		return s.kill(ctx, f.Target)
+	case Pause:
+		p := s.cluster.Process(f.Target)
+		if err := p.Pause(); err != nil {
+			return err
+		}
+		sleep(ctx, f.Length)
+		if err := p.Resume(); err != nil {
+			return err
+		}
+		return p.WaitReady(ctx)
+	case Restart:
+		return s.cluster.Process(f.Target).Restart(ctx)
+	case Flush:
+		return s.flush(ctx)
+	case KillFlush:
+		if f.Target != "redis" {
+			if err := s.flush(ctx); err != nil {
+				return err
+			}
+		}
+		return s.kill(ctx, f.Target)
+	case KillAll:
+		var wg sync.WaitGroup
+		errs := make([]error, 2)
+		for n := range errs {
+			wg.Go(func() { errs[n] = s.kill(ctx, fmt.Sprintf("%s-%d", f.Target, n+1)) })
+		}
+		wg.Wait()
+		for _, err := range errs {
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	default:
+		return s.spoil(ctx, f)
+	}
+}
+
+func (s *system) kill(ctx context.Context, name string) error {
+	p := s.cluster.Process(name)
+	p.Kill()
+	return p.WaitReady(ctx)
+}
+
+// spoil makes a link misbehave for a while.
+func (s *system) spoil(ctx context.Context, f *fault) error {
+	s.mu.Lock()
+	p := s.links[f.Target]
+	s.mu.Unlock()
+	if p == nil {
+		return fmt.Errorf("check: no link %q", f.Target)
+	}
+	switch f.Kind {
+	case Partition:
+		p.Partition()
+	case LoseTo:
+		p.LoseRequests()
+	case LoseFrom:
+		p.LoseAnswers()
+	case Delay:
+		p.Slow(200*time.Millisecond, 0)
+	case Thin:
+		p.Slow(0, 64<<10)
+	case Reset:
+		p.Reset()
+		return nil
+	case Refuse:
+		p.Cut()
+	case Stall:
+		p.StallAnswers()
+	default:
+		return fmt.Errorf("check: no fault of kind %q", f.Kind)
+	}
+	sleep(ctx, f.Length)
+	p.Heal()
+	return nil
+}
+
+// flush makes Redis forget everything.
+func (s *system) flush(ctx context.Context) error {
+	d := net.Dialer{Timeout: time.Second}
+	conn, err := d.DialContext(ctx, "tcp", s.cluster.Addr("redis"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := conn.Write([]byte("FLUSHALL\r\n")); err != nil {
+		return err
+	}
+	answer, err := bufio.NewReader(conn).ReadString('\n')
+	if err == nil && answer != "+OK\r\n" {
+		err = fmt.Errorf("check: FLUSHALL answered %q", answer)
+	}
+	return err
+}
+
+// heal ends every fault and returns when everything serves.
+func (s *system) heal(ctx context.Context) error {
+	s.mu.Lock()
+	for _, p := range s.links {
+		p.Heal()
+	}
+	s.mu.Unlock()
+	if s.cluster == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, recovery)
+	defer cancel()
+	for _, p := range s.cluster.Processes() {
+		if err := p.WaitReady(ctx); err != nil {
+			return fmt.Errorf("check: %s does not come back: %w", p.Name(), err)
+		}
+	}
+	return nil
+}
+
+// sleep waits, but not beyond the end of ctx.
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// logFile is what a process of an own cluster writes.
+func (s *system) logFile(name string) string { return cluster.State(s.stateDir).LogFile(name) }
