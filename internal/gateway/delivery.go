@@ -45,6 +45,7 @@ const (
 // counter is unknown.
 type pushed struct {
 	lo, hi im.PV
+	epoch  string // the counter's life
 	msgs   []*message
 	at     time.Duration // when it came
 }
@@ -70,7 +71,7 @@ type delivery struct {
 	own   []place
 	held  []pushed
 	ahead []pvRange
-	timer     bool // a hold timer is running
+	timer bool // a hold timer is running
 
 	// wantPV is the counter logic had at the last watermark.
 	wantPV im.PV
@@ -94,7 +95,7 @@ func (c *conn) deliver(epoch string, pv im.PV, msgs []*message, now time.Duratio
 	if len(msgs) == 0 {
 		return
 	}
-	p := pushed{msgs: msgs, at: now}
+	p := pushed{msgs: msgs, at: now, epoch: epoch}
 	if pv != 0 {
 		p.lo, p.hi = pv-im.PV(len(msgs))+1, pv
 	}
@@ -146,20 +147,24 @@ func (c *conn) holdLocked(p pushed) {
 // applyLocked writes what can be written of p, in order, and reports whether
 // nothing is left of it.
 func (c *conn) applyLocked(p *pushed) bool {
+	if p.epoch != c.epoch { // it was held, and the counter restarted meanwhile
+		p.lo, p.hi = 0, 0
+	}
 	if p.hi != 0 && p.hi <= c.pv {
 		c.s.m.repeats.Inc()
 		return true
 	}
 	// With an earlier push missing, a conversation whose position is unknown may
-	// be missing a message; one whose position fits cannot be.
-	gap := p.hi != 0 && p.lo > c.pv+1
+	// be missing a message; one whose position fits cannot be. Without a counter
+	// nobody knows whether a push is missing.
+	whole := p.hi != 0 && p.lo <= c.pv+1
 	for len(p.msgs) > 0 {
 		m := p.msgs[0]
 		at, known := c.positions[m.conv]
 		switch {
 		case known && m.seq <= at:
 			c.s.m.repeats.Inc()
-		case known && m.seq == at+1, !known && m.contiguous && !gap:
+		case known && m.seq == at+1, !known && m.contiguous && (whole || p.hi == 0 && m.seq == 1):
 			if !c.hasRoom(len(m.frame)) {
 				c.syncLocked("lag")
 				return true // the sync brings it

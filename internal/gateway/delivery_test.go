@@ -89,14 +89,26 @@ func TestG6_DeliveryStates(t *testing.T) {
 		"lost then late":        {store: []string{"a", "b", "c"}, release: []int{0, 2, -1, 1}, want: "a b c", syncs: true, contig: true},
 		"position known":        {prior: []string{"x"}, store: []string{"a", "b"}, release: []int{0, 1}, want: "x a b", noSyncs: true},
 		"unknown and not first": {store: []string{"a", "b"}, release: []int{0, 1}, want: "a b", syncs: true},
-		"counter unknown": {store: []string{"a", "b", "c"}, release: []int{0, 0, 1, 2}, want: "a b c", noSyncs: true, contig: true,
-			scramble: func(e *pushv1.Envelope) { e.Epoch = ""; e.Deliveries[0].Pvs = nil }},
-		"counter unknown, swapped": {prior: []string{"x"}, store: []string{"a", "b", "c"}, release: []int{1, 2, 0}, want: "x a b c", noSyncs: true,
-			scramble: func(e *pushv1.Envelope) { e.Epoch = ""; e.Deliveries[0].Pvs = nil }},
-		"counter unknown, lost": {prior: []string{"x"}, store: []string{"a", "b", "c"}, release: []int{1, 2}, want: "x a b c", syncs: true,
-			scramble: func(e *pushv1.Envelope) { e.Epoch = ""; e.Deliveries[0].Pvs = nil }},
-		"another epoch": {store: []string{"a", "b"}, release: []int{0, 1}, want: "a b", syncs: true, contig: true,
-			scramble: func(e *pushv1.Envelope) { e.Epoch = "e2" }},
+		"counter unknown": {
+			store: []string{"a", "b", "c"}, release: []int{0, 0, 1, 2}, want: "a b c", noSyncs: true, contig: true,
+			scramble: func(e *pushv1.Envelope) { e.Epoch = ""; e.Deliveries[0].Pvs = nil },
+		},
+		"counter unknown, swapped": {
+			prior: []string{"x"}, store: []string{"a", "b", "c"}, release: []int{1, 2, 0}, want: "x a b c", noSyncs: true,
+			scramble: func(e *pushv1.Envelope) { e.Epoch = ""; e.Deliveries[0].Pvs = nil },
+		},
+		"counter unknown, lost": {
+			prior: []string{"x"}, store: []string{"a", "b", "c"}, release: []int{1, 2}, want: "x a b c", syncs: true,
+			scramble: func(e *pushv1.Envelope) { e.Epoch = ""; e.Deliveries[0].Pvs = nil },
+		},
+		"counter unknown, first lost": {
+			store: []string{"a", "b", "c"}, release: []int{1, 2}, want: "a b c", syncs: true, contig: true,
+			scramble: func(e *pushv1.Envelope) { e.Epoch = ""; e.Deliveries[0].Pvs = nil },
+		},
+		"another epoch": {
+			store: []string{"a", "b"}, release: []int{0, 1}, want: "a b", syncs: true, contig: true,
+			scramble: func(e *pushv1.Envelope) { e.Epoch = "e2" },
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
