@@ -258,7 +258,8 @@ func (s *Server) stayAwake(ctx context.Context) {
 	}
 }
 
-// jitter spreads a pause over 50 % to 150 % of itself.
-func jitter(d time.Duration) time.Duration {
+// jitter spreads a pause over 50 % to 150 % of itself. Tests that repeat
+// themselves replace it.
+var jitter = func(d time.Duration) time.Duration {
 	return d/2 + rand.N(d) //nolint:gosec // not a secret
 }
