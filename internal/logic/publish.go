@@ -52,6 +52,7 @@ type publisher struct {
 	outbox   *outbox
 	metrics  *metrics
 	log      *slog.Logger
+	blind    blindUsers
 
 	lanes []chan *committed
 	wg    sync.WaitGroup
@@ -119,11 +120,17 @@ func (p *publisher) run(ch <-chan *committed) {
 			m.push.Contiguous = m.push.GetSeq() == 1 || known && last == m.push.GetSeq()-1
 			published.Add(m.push.GetConversationId(), m.push.GetSeq())
 		}
-		if err := p.flush(context.Background(), msgs); err != nil {
+		counted, err := p.push(context.Background(), msgs)
+		if err != nil {
 			p.metrics.pushDropped.Inc()
 			p.log.Warn("push left to the outbox", "messages", len(msgs), "err", err)
 		} else {
 			p.outbox.published(rows...)
+		}
+		if !counted { // who missed these cannot tell: the next must not claim to follow them
+			for _, m := range msgs {
+				published.Remove(m.push.GetConversationId())
+			}
 		}
 		if _, err := p.publishEvents(context.Background(), events); err != nil {
 			p.log.Warn("events lost", "events", len(events), "err", err)
@@ -131,9 +138,16 @@ func (p *publisher) run(ch <-chan *committed) {
 	}
 }
 
-// flush publishes messages: one look-up of counters and routes, one envelope
-// per gateway that holds a recipient.
+// flush publishes messages, with counters or blind.
 func (p *publisher) flush(ctx context.Context, msgs []committedMessage) error {
+	_, err := p.push(ctx, msgs)
+	return err
+}
+
+// push publishes messages: one look-up of counters and routes, one envelope per
+// gateway that holds a recipient. counted: whoever does not get them finds out
+// by his counter.
+func (p *publisher) push(ctx context.Context, msgs []committedMessage) (counted bool, err error) {
 	began := time.Now()
 	defer func() { p.metrics.publishSeconds.Observe(time.Since(began).Seconds()) }()
 	runs := splitRuns(msgs)
@@ -145,19 +159,19 @@ func (p *publisher) flush(ctx context.Context, msgs []committedMessage) error {
 		}
 	}
 	if err := failpoint.Hit("logic.before_lookup"); err != nil {
-		return err
+		return false, err
 	}
 	epoch, err := p.routes.lookup(ctx, audiences)
 	if err != nil {
 		p.metrics.routesDown.Inc()
-		return p.flushBlind(ctx, runs)
+		return false, p.flushBlind(ctx, runs)
 	}
 	if err := failpoint.Hit("logic.after_lookup"); err != nil {
-		return err
+		return true, err
 	}
 	if err := p.countSelf(ctx, runs); err != nil {
 		p.metrics.routesDown.Inc()
-		return p.flushBlind(ctx, runs)
+		return false, p.flushBlind(ctx, runs)
 	}
 	now := time.Now().UnixMilli()
 	out := newEnvelopes(epoch)
@@ -167,7 +181,7 @@ func (p *publisher) flush(ctx context.Context, msgs []committedMessage) error {
 			out.add(r, r.self, p.alive(now))
 		}
 	}
-	return p.send(ctx, out)
+	return true, p.send(ctx, out)
 }
 
 // alive judges whether a route's gateway can still be there.
@@ -208,9 +222,15 @@ func (p *publisher) countSelf(ctx context.Context, runs []*run) error {
 // flushBlind publishes to every live gateway with unknown counters: Redis is
 // away, so nobody knows where the recipients are.
 func (p *publisher) flushBlind(ctx context.Context, runs []*run) error {
+	for _, r := range runs {
+		p.blind.owe(r.to.users)
+		if r.self != nil {
+			p.blind.owe(r.self.users)
+		}
+	}
 	live := p.gateways.Live()
 	if len(live) > blindGateways {
-		return nil // too many to shout at: the gateways' own polling heals
+		return nil // too many to shout at: everybody finds out when the counters are back
 	}
 	out := newEnvelopes("")
 	for _, r := range runs {

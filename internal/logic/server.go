@@ -92,6 +92,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.outbox.run(ctx, s.pub.flush) })
 	wg.Go(func() { s.presence.run(ctx) })
+	wg.Go(func() { s.pub.blind.run(ctx, s.routes) })
 	wg.Go(func() { s.sweepTopics(ctx) })
 	wg.Wait()
 	return nil
