@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"im-services/internal/im"
 )
 
@@ -129,10 +131,26 @@ func (p *presence) locked(ctx context.Context, g im.GatewayID, f func() error) e
 	return away(p.routes.rdb.Del(ctx, mournKey(g)).Err())
 }
 
+// sweepScript makes users due now, but leaves those alone whom news of their own
+// has made due later: who closed his page a moment ago still has his debounce time.
+// One who is only claimed, by a replica that may not know of the death yet, is
+// made due again. KEYS: queue. ARGV: users.
+var sweepScript = redis.NewScript(`
+local t = redis.call('TIME')
+local now = string.format('%.0f', tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000))
+for i = 1, #ARGV do
+  local s = redis.call('ZSCORE', KEYS[1], ARGV[i])
+  if not s or tonumber(s) % 1 ~= 0 then redis.call('ZADD', KEYS[1], now, ARGV[i]) end
+end
+return 1
+`)
+
 // lookAtUsersOf makes everybody due who had a route to the gateway. There is no
-// debounce: a lease has run out already.
+// debounce for them: a lease has run out already.
 func (p *presence) lookAtUsersOf(ctx context.Context, g im.GatewayID) error {
-	return p.usersOf(ctx, g, func(users []im.UserID) error { return p.enqueue(ctx, 0, users) })
+	return p.usersOf(ctx, g, func(users []im.UserID) error {
+		return away(sweepScript.Run(ctx, p.routes.rdb, []string{dueKey}, anys(users)...).Err())
+	})
 }
 
 // usersOf walks over everybody who had a route to the gateway.

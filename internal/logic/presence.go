@@ -23,6 +23,10 @@ const (
 	// presenceLease is how long a claimed user belongs to the replica that
 	// claimed him; if it dies, another one goes on after that.
 	presenceLease = 5 * time.Second
+	// presenceInFlight is how long an announcement that is not confirmed is left
+	// to who makes it. It is shorter than the lease, so that after a crash the
+	// next claim finds it over.
+	presenceInFlight = 4 * time.Second
 	// presencePage bounds the users of one claim.
 	presencePage = 200
 	// presencePause is how long a replica waits after Redis or the bus failed it.
@@ -241,15 +245,20 @@ func (p *presence) settleDue(ctx context.Context) error {
 			return nil
 		}
 		users := make([]im.UserID, 0, len(claimed)-1)
-		release := []any{claimed[0]}
 		for _, c := range claimed[1:] {
-			release = append(release, c)
 			if id, err := strconv.ParseInt(c, 10, 64); err == nil {
 				users = append(users, im.UserID(id))
 			}
 		}
-		if err := p.settle(ctx, users); err != nil {
+		inFlight, err := p.settle(ctx, users)
+		if err != nil {
 			return err // they are due again when the claim's lease ends
+		}
+		release := []any{claimed[0]}
+		for _, u := range users {
+			if !inFlight[u] {
+				release = append(release, int64(u))
+			}
 		}
 		if err := away(releaseScript.Run(ctx, p.routes.rdb, []string{dueKey}, release...).Err()); err != nil {
 			return err
@@ -259,19 +268,20 @@ func (p *presence) settleDue(ctx context.Context) error {
 }
 
 // lookScript compares where a user is with what was told last. It returns the
-// state, and a new version if that is to be told or 0 if it is known.
+// state, and a new version if that is to be told, 0 if it is known, -1 if
+// somebody is telling it just now.
 //
 // KEYS: routes, presence. ARGV: how long (ms) a route counts whose gateway is
-// not known, how long (ms) to keep the state of one who is away, number of live
-// gateways, those, then dead gateways.
+// not known, how long (ms) to keep the state of one who is away, how long (ms)
+// an announcement is in flight, number of live gateways, those, then dead gateways.
 var lookScript = redis.NewScript(`
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local young = tonumber(ARGV[1])
-local n = tonumber(ARGV[3])
+local n = tonumber(ARGV[4])
 local life = {}
-for i = 4, #ARGV do
-  if i <= n + 3 then life[ARGV[i]] = 1 else life[ARGV[i]] = 0 end
+for i = 5, #ARGV do
+  if i <= n + 4 then life[ARGV[i]] = 1 else life[ARGV[i]] = 0 end
 end
 local state = '0'
 local all = redis.call('HGETALL', KEYS[1])
@@ -288,6 +298,7 @@ for i = 1, #all, 2 do
 end
 local told = redis.call('HMGET', KEYS[2], 'v', 's', 'd')
 if told[2] == state and told[3] == '1' then return {tonumber(state), 0} end
+if told[2] == state and told[3] == '0' and now - tonumber(told[1]) < tonumber(ARGV[3]) then return {tonumber(state), -1} end
 if not told[2] and state == '0' then return {0, 0} end
 local v = math.max(now, (tonumber(told[1] or '') or 0) + 1)
 redis.call('HSET', KEYS[2], 'v', string.format('%.0f', v), 's', state, 'd', '0')
@@ -308,11 +319,13 @@ type news struct {
 	version int64
 }
 
-// settle looks at users and tells the friends of those who changed.
-func (p *presence) settle(ctx context.Context, users []im.UserID) error {
-	changed, err := p.look(ctx, users)
+// settle looks at users and tells the friends of those who changed. It returns
+// whose change somebody else is telling: they are to be looked at once more, in
+// case that he does not get through.
+func (p *presence) settle(ctx context.Context, users []im.UserID) (inFlight map[im.UserID]bool, err error) {
+	changed, inFlight, err := p.look(ctx, users)
 	if err != nil || len(changed) == 0 {
-		return err
+		return inFlight, err
 	}
 	ids := make([]im.UserID, len(changed))
 	for i, c := range changed {
@@ -320,7 +333,7 @@ func (p *presence) settle(ctx context.Context, users []im.UserID) error {
 	}
 	friends, err := p.store.friendsOf(ctx, ids)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var events []*pushv1.Event
 	for _, c := range changed {
@@ -331,17 +344,17 @@ func (p *presence) settle(ctx context.Context, users []im.UserID) error {
 		}
 	}
 	if _, err := p.pub.publishEvents(ctx, events); err != nil {
-		return err
+		return nil, err
 	}
-	return p.script(ctx, toldScript, len(changed), func(i int) ([]string, []any) {
+	return inFlight, p.script(ctx, toldScript, len(changed), func(i int) ([]string, []any) {
 		return []string{presenceKey(changed[i].user)}, []any{changed[i].version}
 	}, nil)
 }
 
 // look runs the comparison for many users in one round trip.
-func (p *presence) look(ctx context.Context, users []im.UserID) ([]news, error) {
+func (p *presence) look(ctx context.Context, users []im.UserID) (changed []news, inFlight map[im.UserID]bool, err error) {
 	live := p.gateways.Live()
-	args := []any{youngRoute.Milliseconds(), presenceKeep.Milliseconds(), len(live)}
+	args := []any{youngRoute.Milliseconds(), presenceKeep.Milliseconds(), presenceInFlight.Milliseconds(), len(live)}
 	for _, g := range live {
 		args = append(args, string(g))
 	}
@@ -352,15 +365,18 @@ func (p *presence) look(ctx context.Context, users []im.UserID) ([]news, error) 
 		}
 	}
 	p.mu.Unlock()
-	var changed []news
-	err := p.script(ctx, lookScript, len(users), func(i int) ([]string, []any) {
+	inFlight = map[im.UserID]bool{}
+	err = p.script(ctx, lookScript, len(users), func(i int) ([]string, []any) {
 		return []string{routeKey(users[i]), presenceKey(users[i])}, args
 	}, func(i int, answer []int64) {
-		if len(answer) == 2 && answer[1] > 0 {
+		switch {
+		case len(answer) == 2 && answer[1] > 0:
 			changed = append(changed, news{user: users[i], online: answer[0] == 1, version: answer[1]})
+		case len(answer) == 2 && answer[1] < 0:
+			inFlight[users[i]] = true
 		}
 	})
-	return changed, err
+	return changed, inFlight, err
 }
 
 // script runs a script n times in one round trip. Running it again must be harmless.

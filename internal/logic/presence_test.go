@@ -36,8 +36,10 @@ func (g *changingGateways) IsLive(id im.GatewayID) bool { return slices.Contains
 // connectAt registers a connection at a gateway.
 func (h *harness) connectAt(gateway im.GatewayID, user im.UserID, conn int64, platform im.Platform) {
 	h.t.Helper()
-	err := h.Backlog(&logicv1.BacklogRequest{GatewayId: string(gateway), Register: true,
-		Conn: &logicv1.Conn{UserId: int64(user), ConnId: conn, Platform: int32(platform), SinceMs: time.Now().UnixMilli()}},
+	err := h.Backlog(&logicv1.BacklogRequest{
+		GatewayId: string(gateway), Register: true,
+		Conn: &logicv1.Conn{UserId: int64(user), ConnId: conn, Platform: int32(platform), SinceMs: time.Now().UnixMilli()},
+	},
 		&backlogStream{ctx: h.t.Context()})
 	must(h.t, err)
 }
@@ -365,14 +367,43 @@ func TestG9_AnotherReplicaTellsForADeadOne(t *testing.T) {
 	rt := route{gateway: testGateway, conn: 2, platform: im.PlatformWeb, sinceMS: time.Now().UnixMilli()}
 	_, err := h.routes.register(ctx, 2, rt, true, true)
 	must(t, err)
-	if changed, err := p.look(ctx, []im.UserID{2}); err != nil || len(changed) != 1 {
+	if changed, _, err := p.look(ctx, []im.UserID{2}); err != nil || len(changed) != 1 {
 		t.Fatalf("%v, %v", changed, err)
 	}
+	// Whoever looks while that is fresh leaves it to him, but comes back.
+	if changed, inFlight, err := p.look(ctx, []im.UserID{2}); err != nil || len(changed) != 0 || !inFlight[2] {
+		t.Fatalf("%v, %v, %v", changed, inFlight, err)
+	}
 	must(t, p.enqueue(ctx, 500*time.Millisecond, []im.UserID{2}))
-	h.wantSeen(3*time.Second, 3, 2, "+")
-	if changed, err := p.look(ctx, []im.UserID{2}); err != nil || len(changed) != 0 {
+	h.wantSeen(7*time.Second, 3, 2, "+")
+	if changed, _, err := p.look(ctx, []im.UserID{2}); err != nil || len(changed) != 0 {
 		t.Errorf("told and told again: %v, %v", changed, err)
 	}
+}
+
+// A replica that starts, or a gateway that joins, has everybody looked at: that
+// must not cut short the debounce of who reloads his page just then.
+func TestG9_SweepsLeaveTheDebounceAlone(t *testing.T) {
+	h := newHarness(t, func(c *Config) { c.PresenceDebounce = 1500 * time.Millisecond })
+	h.befriend(2, 3)
+	h.connect(3, 1, im.PlatformWeb)
+	h.connect(2, 2, im.PlatformWeb)
+	h.wantSeen(time.Second, 3, 2, "+")
+	h.disconnectAt(testGateway, 2, 2, im.PlatformWeb)
+	time.Sleep(300 * time.Millisecond) // in the queue
+	must(t, h.presence.lookAtUsersOf(t.Context(), testGateway))
+	h.replica(func(c *Config) { c.PresenceDebounce = 1500 * time.Millisecond })
+	time.Sleep(700 * time.Millisecond)
+	h.wantSeen(0, 3, 2, "+")
+	h.wantSeen(2*time.Second, 3, 2, "+-")
+
+	// A claim is no news: a sweep overrides it.
+	rdb, ctx := h.routes.rdb, t.Context()
+	claim := fmt.Sprintf("%d.5", time.Now().Add(time.Hour).UnixMilli())
+	must(t, rdb.SAdd(ctx, gatewayKey("other"), 77).Err())
+	must(t, rdb.Do(ctx, "ZADD", dueKey, claim, "77").Err())
+	must(t, h.presence.lookAtUsersOf(ctx, "other"))
+	eventually(t, time.Second, "looked at", func() bool { return rdb.ZScore(ctx, dueKey, "77").Err() != nil })
 }
 
 // News of a user that comes while he is being looked at is not forgotten with him.
