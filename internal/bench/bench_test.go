@@ -47,6 +47,9 @@ func TestScenarios_AreCleanAgainstAServerThatKeepsItsPromises(t *testing.T) {
 				require.GreaterOrEqual(t, res.Checks.Delivered, res.Checks.Acked)
 				require.Equal(t, res.Checks.Sent, res.Checks.Acked)
 			}
+			if name == "backlog" {
+				require.EqualValues(t, o.Count, res.Checks.Sent, "no more than the replay holds")
+			}
 			if res.Connect != nil {
 				require.Positive(t, res.Connect.Count)
 			}

@@ -59,6 +59,7 @@ type flow struct {
 	// untilDelivered: a message is complete when acknowledged and delivered to
 	// all; otherwise when acknowledged.
 	untilDelivered bool
+	limit          int // how many it sends at most; 0: no limit
 	receivers      []*client
 
 	chunks atomic.Pointer[[]*chunk]
@@ -130,6 +131,9 @@ func (f *flow) sendLocked(due time.Duration) bool {
 	c := f.from
 	if c.conn == nil || f.sent > maxNumber {
 		return false
+	}
+	if f.limit > 0 && f.sent >= f.limit {
+		return true // done
 	}
 	n := f.sent
 	e := f.reserveLocked(n)

@@ -55,8 +55,11 @@ func (c *Checks) String() string {
 		name string
 		n    int64
 	}{
-		{"refused", c.Refused}, {"unknown", c.Unknown}, {"unsettled", c.Unsettled},
-		{"disconnects", c.Disconnects}, {"redelivered", c.Redelivered},
+		{"refused", c.Refused},
+		{"unknown", c.Unknown},
+		{"unsettled", c.Unsettled},
+		{"disconnects", c.Disconnects},
+		{"redelivered", c.Redelivered},
 	} {
 		if e.n > 0 {
 			fmt.Fprintf(&b, ", %s %d", e.name, e.n)

@@ -28,6 +28,7 @@ func runBacklog(ctx context.Context, t *Target, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.limit = o.Count
 	// What earlier runs left must not be in the figure: take it first.
 	if err := drainOld(ctx, t, ps[0][1].Token); err != nil {
 		return nil, err
@@ -38,7 +39,7 @@ func runBacklog(ctx context.Context, t *Target, o Options) (*Result, error) {
 	}
 	filled := time.Now()
 	ph := r.phase.Load()
-	for range o.Pending {
+	for range min(o.Pending, o.Count) {
 		f.again()
 	}
 	for ph.acked.Load() < int64(o.Count) {
