@@ -64,13 +64,8 @@ func isFriend(ctx context.Context, api *imclient.API, user int64) bool {
 
 // waiting returns a's request to b that waits for an answer, 0 if there is none.
 func waiting(ctx context.Context, a, b *actor) int64 {
-	var list []struct {
-		ID     int64 `json:"id"`
-		From   int64 `json:"form_id"`
-		To     int64 `json:"to_id"`
-		Status int   `json:"status"`
-	}
-	if a.api.Call(ctx, http.MethodGet, "/api/friends/record", nil, &list) != nil {
+	list, err := a.api.FriendRequests(ctx)
+	if err != nil {
 		return 0
 	}
 	for _, l := range list {

@@ -251,22 +251,23 @@ func (x *index) mayHave(user int64, key convKey, from, to time.Duration) bool {
 	return false
 }
 
-// forbidden reports whether list was over for certain at t: an end had been
-// confirmed and no new beginning asked for.
-func forbidden(list []stay, t time.Duration) bool {
+// forbidden reports whether list was over for certain all the time from began to
+// done: an end had been confirmed before, and no new beginning asked for until
+// then. What was long on its way may arrive in a new stay.
+func forbidden(list []stay, began, done time.Duration) bool {
 	for i, m := range list {
 		next := forever
 		if i+1 < len(list) {
 			next = list[i+1].inInvoke
 		}
-		if m.outOK < t && t < next {
+		if m.outOK < began && done <= next {
 			return true
 		}
 	}
 	return false
 }
 
-// recipients are the users other than the sender who must have s.
+// recipients are the users to whom s is pushed: of a group message, its sender too.
 func (x *index) recipients(s *send) []int64 {
 	if s.key.channel != imclient.Group {
 		if s.key.a == s.client {
@@ -276,7 +277,7 @@ func (x *index) recipients(s *send) []int64 {
 	}
 	var out []int64
 	for m := range x.stays {
-		if m.group == s.key.a && m.user != s.client && x.mustHave(m.user, s) {
+		if m.group == s.key.a && x.mustHave(m.user, s) {
 			out = append(out, m.user)
 		}
 	}

@@ -61,7 +61,7 @@ func (x *index) judgeAuthority() Result {
 			list, what = x.stays[member{s.key.a, s.client}], "the membership"
 		}
 		r.Checked++
-		if forbidden(list, s.invoke) {
+		if forbidden(list, s.invoke, s.done) {
 			r.red("%s, sent at %s, was accepted after %s had ended", s, short(s.invoke), what)
 		}
 	}

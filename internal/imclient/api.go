@@ -166,6 +166,21 @@ func (a *API) AskFriend(ctx context.Context, user int64) (int64, error) {
 	return rec.ID, err
 }
 
+// FriendRequest is a friend request the caller made or was made to.
+type FriendRequest struct {
+	ID     int64 `json:"id"`
+	From   int64 `json:"form_id"`
+	To     int64 `json:"to_id"`
+	Status int   `json:"status"` // 0 waits, 1 accepted, 2 refused
+}
+
+// FriendRequests lists the requests of both directions, newest first.
+func (a *API) FriendRequests(ctx context.Context) ([]FriendRequest, error) {
+	var list []FriendRequest
+	err := a.Call(ctx, http.MethodGet, "/api/friends/record", nil, &list)
+	return list, err
+}
+
 // AnswerFriend accepts or refuses a friend request.
 func (a *API) AnswerFriend(ctx context.Context, record int64, accept bool) error {
 	status := "2"
