@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"im-services/internal/imclient"
@@ -67,6 +68,9 @@ func (x *index) judgeLiveness(b Bounds, v *Verdict) Result {
 				worst = max(worst, took)
 				if after := max(0, got.at-max(s.done, x.lastFault(s.done, got.at))); after > b.Late+lag.Max {
 					r.red("%s, %s, acknowledged at %s, reached user %d after %s", s, p, short(s.done), user, short(took))
+				} else if f := x.onlyFault(s.done, got.at); f != nil && faultBound(f) > 0 && took > faultBound(f)+lag.Max {
+					r.red("%s, %s, acknowledged at %s during fault %d (%s %s), reached user %d after %s; the bound is %s",
+						s, p, short(s.done), f.Number, f.Kind, f.Target, user, short(took), faultBound(f))
 				}
 			}
 		}
@@ -148,6 +152,49 @@ func (x *index) lastFault(from, to time.Duration) time.Duration {
 		}
 	}
 	return last
+}
+
+// aftermath is how long a fault is blamed for what is slow once it is over.
+const aftermath = 3 * time.Second
+
+// onlyFault returns the fault that touched from..to if there was exactly one.
+func (x *index) onlyFault(from, to time.Duration) *Window {
+	var only *Window
+	for i := range x.faults {
+		f := &x.faults[i]
+		if f.Begin <= to && from <= satAdd(f.End, aftermath) {
+			if only != nil {
+				return nil
+			}
+			only = f
+		}
+	}
+	return only
+}
+
+// faultBound is how long a message may be on its way from its acknowledgement,
+// to those who stay connected, while the given fault goes on (G8); 0: as long as
+// the fault lasts.
+func faultBound(f *Window) time.Duration {
+	component, _, _ := strings.Cut(f.Target, "-")
+	switch f.Kind {
+	case Kill, Restart:
+		switch component {
+		case "logic":
+			return 2 * time.Second
+		case "nsqd", "redis":
+			return 5 * time.Second
+		case "etcd", "nsqlookupd", "auth", "friend":
+			return time.Second // nobody notices
+		}
+	case Flush:
+		return 5 * time.Second
+	case Pause:
+		if component == "nsqd" {
+			return 12 * time.Second
+		}
+	}
+	return 0
 }
 
 func quantiles(d []time.Duration) Quantiles {

@@ -327,6 +327,17 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 			}
 			return ev
 		}},
+		{"a push took longer than its fault allows", "I7", func(t *testing.T, ev []Event) []Event {
+			s := opening()
+			s.add(Event{Conn: 1, Type: imclient.Invoke, Op: OpFault, Text: "logic-1", Reason: Kill})
+			s.invoke(ann, 1, imclient.Private, bea)
+			s.ack(ann, 1, imclient.Private, bea, privateConv, 1)
+			s.add(Event{Conn: 1, Op: OpFault, Text: "logic-1", Reason: Kill})
+			s.wait(3 * time.Second)
+			s.see(imclient.OpPush, bea, 1, ann, 1, imclient.Private, bea, privateConv, 1)
+			s.ending([]sent{privates(ann, 1, 1)})
+			return s.events
+		}},
 		{"a stranger saw a message", "I8", func(t *testing.T, ev []Event) []Event {
 			e := ev[find(t, ev, 0, is(imclient.OpPush, bea))]
 			e.Client = cyd

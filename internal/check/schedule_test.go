@@ -1,0 +1,61 @@
+package check
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var (
+	someProcesses = []string{"mysql", "redis", "etcd", "nsqd", "nsqlookupd", "logic-1", "logic-2", "gateway-1", "gateway-2"}
+	someLinks     = []string{"clients>gateway-1", "clients>gateway-2", "logic-1>mysql", "logic-2>redis", "gateway-1>nsqd"}
+)
+
+func drawn(t *testing.T, seed uint64, selection string, n int) []fault {
+	t.Helper()
+	want, err := ParseFaults(selection)
+	require.NoError(t, err)
+	p := newPlan(seed, someProcesses, someLinks, want, time.Second)
+	var out []fault
+	for range n {
+		f, ok := p.draw()
+		if !ok {
+			break
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+func TestPlan_FollowsFromTheSeed(t *testing.T) {
+	require.Equal(t, drawn(t, 5, "all", 200), drawn(t, 5, "all", 200))
+	require.NotEqual(t, drawn(t, 5, "all", 200), drawn(t, 6, "all", 200))
+}
+
+func TestPlan_EveryProcessSuffersEveryKind(t *testing.T) {
+	times, kinds := map[string]int{}, map[string]bool{}
+	for _, f := range drawn(t, 5, "all", 120) {
+		times[f.Target]++
+		times[f.Kind+":"+f.Target]++
+		kinds[f.Kind] = true
+		require.LessOrEqual(t, f.Length, 15*time.Second)
+	}
+	for _, name := range someProcesses {
+		require.GreaterOrEqual(t, times[name], 5, name)
+		for _, kind := range processKinds {
+			require.Positive(t, times[kind+":"+name], "%s %s", kind, name)
+		}
+	}
+	require.GreaterOrEqual(t, len(kinds), 14)
+}
+
+func TestPlan_Selection(t *testing.T) {
+	for _, f := range drawn(t, 5, "kill:logic-1,redis", 50) {
+		require.True(t, f.Target == "redis" || f.Kind == Kill && f.Target == "logic-1", f.String())
+	}
+	require.Empty(t, drawn(t, 5, "none", 1))
+	require.Empty(t, drawn(t, 5, "kill:nobody", 1), "a selection that leaves nothing ends")
+	_, err := ParseFaults("explode:logic-1")
+	require.Error(t, err)
+}
