@@ -496,11 +496,11 @@ func TestJudge_AllowedHistoriesAreGreen(t *testing.T) {
 		},
 		"late while something failed": func() *story {
 			s := opening()
-			s.add(Event{Conn: 1, Type: imclient.Invoke, Op: OpFault, Text: "nsqd", Reason: Pause})
+			s.add(Event{Conn: 1, Type: imclient.Invoke, Op: OpFault, Text: "mysql", Reason: Pause})
 			s.invoke(ann, 1, imclient.Private, bea)
 			s.ack(ann, 1, imclient.Private, bea, privateConv, 1)
 			s.wait(20 * time.Second)
-			s.add(Event{Conn: 1, Op: OpFault, Text: "nsqd", Reason: Pause})
+			s.add(Event{Conn: 1, Op: OpFault, Text: "mysql", Reason: Pause})
 			s.wait(2 * time.Second)
 			s.see(imclient.OpPush, bea, 1, ann, 1, imclient.Private, bea, privateConv, 1)
 			s.ending([]sent{privates(ann, 1, 1)})
