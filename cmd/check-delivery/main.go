@@ -28,7 +28,7 @@ func main() {
 	v, err := verdict(ctx, os.Args[1:])
 	stop()
 	if v != nil {
-		fmt.Print(v.Text())
+		_, _ = os.Stdout.WriteString(v.Text())
 	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):

@@ -3,6 +3,7 @@ package check
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -56,11 +57,10 @@ func (r *run) scanFile(path string, needles map[string][]byte) error {
 				r.log.add(&Event{Type: imclient.OK, Op: OpLeak, Text: filepath.Base(path), Reason: what})
 			}
 		}
-		switch err {
-		case nil, bufio.ErrBufferFull:
-		case io.EOF:
+		switch {
+		case errors.Is(err, io.EOF):
 			return nil
-		default:
+		case err != nil && !errors.Is(err, bufio.ErrBufferFull):
 			return err
 		}
 	}

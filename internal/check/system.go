@@ -53,12 +53,12 @@ func startSystem(ctx context.Context, o *Options, dir string) (*system, error) {
 	}
 	opts := cluster.Options{
 		StateDir: s.stateDir, Progress: o.Progress,
-		Env: func(c *cluster.Cluster, name string, env map[string]string) {
+		Env: func(_ *cluster.Cluster, name string, env map[string]string) {
 			for k, v := range o.Env {
 				env[k] = v
 			}
 			if o.Faults != "none" {
-				s.route(c, name, env)
+				s.route(name, env)
 			}
 		},
 	}
@@ -88,7 +88,7 @@ func startSystem(ctx context.Context, o *Options, dir string) (*system, error) {
 
 // route puts a proxy on every link of a process: to the servers it uses, and
 // from those who call it.
-func (s *system) route(c *cluster.Cluster, name string, env map[string]string) {
+func (s *system) route(name string, env map[string]string) {
 	if strings.HasSuffix(name, "-migrate") {
 		return
 	}
