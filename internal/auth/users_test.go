@@ -31,8 +31,13 @@ func TestSearchUsers(t *testing.T) {
 	e := newEnv(t, debugMode)
 	ids := map[string]int64{}
 	for i, u := range []struct{ email, name string }{
-		{"alice@example.com", "Alice"}, {"alan@example.com", "小艾"}, {"bob@example.com", "al_bob"}, {"carol@example.com", "al%carol"},
-		{"dave@example.com", "alXdave"}, {"pipe@example.com", "|pipe"}, {"slash@example.com", `\slash`},
+		{"alice@example.com", "Alice"},
+		{"alan@example.com", "小艾"},
+		{"bob@example.com", "al_bob"},
+		{"carol@example.com", "al%carol"},
+		{"dave@example.com", "alXdave"},
+		{"pipe@example.com", "|pipe"},
+		{"slash@example.com", `\slash`},
 	} {
 		ids[u.name] = e.registerAs(u.email, u.name).GetId()
 		_, err := e.db.Exec("UPDATE users SET last_login_at = ? WHERE id = ?", 1000+i, ids[u.name])

@@ -21,8 +21,9 @@ type sinkConn struct {
 	once   sync.Once
 }
 
-func (s *sinkConn) Read([]byte) (int, error)         { <-s.closed; return 0, net.ErrClosed }
-func (s *sinkConn) Write(p []byte) (int, error)      { s.bytes.Add(int64(len(p))); return len(p), nil }
+func (s *sinkConn) Read([]byte) (int, error)    { <-s.closed; return 0, net.ErrClosed }
+func (s *sinkConn) Write(p []byte) (int, error) { s.bytes.Add(int64(len(p))); return len(p), nil }
+
 func (s *sinkConn) Close() error                     { s.once.Do(func() { close(s.closed) }); return nil }
 func (s *sinkConn) SetReadDeadline(time.Time) error  { return nil }
 func (s *sinkConn) SetWriteDeadline(time.Time) error { return nil }

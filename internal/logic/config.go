@@ -71,8 +71,11 @@ func (c Config) Validate() error {
 		v    int
 		max  int
 	}{
-		{"lanes", c.Lanes, 64}, {"batch_max", c.BatchMax, 1024}, {"queue_max", c.QueueMax, 1 << 20},
-		{"replay_max", c.ReplayMax, 1 << 20}, {"group_max", c.GroupMax, 100_000},
+		{"lanes", c.Lanes, 64},
+		{"batch_max", c.BatchMax, 1024},
+		{"queue_max", c.QueueMax, 1 << 20},
+		{"replay_max", c.ReplayMax, 1 << 20},
+		{"group_max", c.GroupMax, 100_000},
 	} {
 		if n.v < 0 || n.v > n.max {
 			return fmt.Errorf("logic.%s is %d: it must be between 0 (default) and %d", n.name, n.v, n.max)

@@ -183,8 +183,10 @@ func (h *harness) setPrivate(a, b im.UserID, open bool) im.ConversationID {
 }
 
 func privateSend(from, to im.UserID, client int64, text string) *logicv1.Send {
-	return &logicv1.Send{SenderId: int64(from), ToId: int64(to), ClientMsgId: client, Kind: 1, Type: 1, Text: text, Platform: 1,
-		Sender: &pushv1.Profile{Id: int64(from), Name: "u" + from.String()}}
+	return &logicv1.Send{
+		SenderId: int64(from), ToId: int64(to), ClientMsgId: client, Kind: 1, Type: 1, Text: text, Platform: 1,
+		Sender: &pushv1.Profile{Id: int64(from), Name: "u" + from.String()},
+	}
 }
 
 // trySend sends through the unary way in.
@@ -229,8 +231,10 @@ func (b *backlogStream) messages() []*pushv1.Message {
 func (h *harness) connect(user im.UserID, conn int64, platform im.Platform) *backlogStream {
 	h.t.Helper()
 	b := &backlogStream{ctx: h.t.Context()}
-	err := h.Backlog(&logicv1.BacklogRequest{GatewayId: testGateway, Register: true,
-		Conn: &logicv1.Conn{UserId: int64(user), ConnId: conn, Platform: int32(platform), SinceMs: time.Now().UnixMilli()}}, b)
+	err := h.Backlog(&logicv1.BacklogRequest{
+		GatewayId: testGateway, Register: true,
+		Conn: &logicv1.Conn{UserId: int64(user), ConnId: conn, Platform: int32(platform), SinceMs: time.Now().UnixMilli()},
+	}, b)
 	if err != nil {
 		h.t.Fatal(err)
 	}
