@@ -22,6 +22,10 @@ var rules = []rule{
 		why: "the vocabulary depends on nothing",
 	},
 	{
+		of:  "internal/seeded",
+		why: "a fault on purpose is known by its name alone",
+	},
+	{
 		of:  "internal/failpoint",
 		why: "a step that can fail on purpose depends on nothing",
 	},
@@ -51,7 +55,7 @@ var rules = []rule{
 	},
 	{
 		of:     "internal/gateway",
-		ours:   []string{"internal/im", "internal/wire", "internal/push", "internal/token", "internal/catalog", "internal/failpoint", "api/proto/"},
+		ours:   []string{"internal/im", "internal/wire", "internal/push", "internal/token", "internal/catalog", "internal/failpoint", "internal/seeded", "api/proto/"},
 		theirs: []string{prometheus, grpc, protobuf, "github.com/gorilla/websocket", "github.com/coder/websocket", "golang.org/x/", "github.com/hashicorp/golang-lru/v2"},
 		why:    "the edge has sockets and clients, no database, cache, bus or other service",
 	},
@@ -63,7 +67,7 @@ var rules = []rule{
 	},
 	{
 		of:     "internal/logic",
-		ours:   []string{"internal/im", "internal/push", "internal/failpoint", "internal/platform/database", "internal/logic/", "api/proto/logic/v1", "api/proto/push/v1"},
+		ours:   []string{"internal/im", "internal/push", "internal/failpoint", "internal/seeded", "internal/platform/database", "internal/logic/", "api/proto/logic/v1", "api/proto/push/v1"},
 		theirs: stores,
 		why:    "services meet over gRPC; they know neither the client protocol nor what carries their messages",
 	},
@@ -77,7 +81,7 @@ var rules = []rule{
 	{of: "internal/auth/", why: "embedded files"},
 	{
 		of:     "internal/friend",
-		ours:   []string{"internal/im", "internal/failpoint", "internal/platform/database", "internal/friend/", "api/proto/friend/v1", "api/proto/logic/v1", "api/proto/push/v1"},
+		ours:   []string{"internal/im", "internal/failpoint", "internal/seeded", "internal/platform/database", "internal/friend/", "api/proto/friend/v1", "api/proto/logic/v1", "api/proto/push/v1"},
 		theirs: stores,
 		why:    "services meet over gRPC; they know neither the client protocol nor the plumbing of a process",
 	},
@@ -133,7 +137,7 @@ var stores = []string{
 func process(service string, more ...string) rule {
 	ours := []string{
 		"internal/" + service, "internal/" + service + "/",
-		"internal/platform/", "internal/im", "internal/push", "internal/token", "internal/catalog", "api/proto/",
+		"internal/platform/", "internal/im", "internal/push", "internal/token", "internal/catalog", "internal/seeded", "api/proto/",
 	}
 	return rule{
 		of: "cmd/" + service, ours: append(ours, more...),

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"im-services/internal/im"
+	"im-services/internal/seeded"
 	"im-services/internal/wire"
 )
 
@@ -104,11 +105,17 @@ func (c *conn) deliver(epoch string, pv im.PV, msgs []*message, now time.Duratio
 	if c.stopped {
 		return
 	}
+	if seeded.On(seeded.NSQOnly) {
+		for _, m := range msgs {
+			c.writeLocked(m)
+		}
+		return
+	}
 	if c.phase != phaseLive {
 		c.holdLocked(p)
 		return
 	}
-	if pv != 0 && epoch != c.epoch {
+	if pv != 0 && epoch != c.epoch && !seeded.On(seeded.EpochIgnored) {
 		// The counters were restarted: ours mean nothing any more.
 		c.phase = phaseFenced
 		c.holdLocked(p)
@@ -147,7 +154,7 @@ func (c *conn) holdLocked(p pushed) {
 // applyLocked writes what can be written of p, in order, and reports whether
 // nothing is left of it.
 func (c *conn) applyLocked(p *pushed) bool {
-	if p.epoch != c.epoch { // it was held, and the counter restarted meanwhile
+	if p.epoch != c.epoch && !seeded.On(seeded.EpochIgnored) { // it was held, and the counter restarted meanwhile
 		p.lo, p.hi = 0, 0
 	}
 	if p.hi != 0 && p.hi <= c.pv {
@@ -272,6 +279,9 @@ func (c *conn) writeLocked(m *message) {
 		return
 	}
 	c.s.m.written.Inc()
+	if seeded.On(seeded.CursorOnWrite) {
+		c.s.reports.ack(receipt{user: c.user, platform: c.platform, conv: m.conv, seq: m.seq})
+	}
 	if c.receipts {
 		return
 	}
@@ -362,6 +372,11 @@ func (c *conn) proveLocked() {
 	}
 	c.proofAt = now
 	c.proving, c.unproven = c.unproven, nil
+	if seeded.On(seeded.NoPongProof) {
+		for _, p := range c.proving {
+			c.s.reports.ack(receipt{user: c.user, platform: c.platform, conv: p.conv, seq: p.seq})
+		}
+	}
 }
 
 // proved takes a pong.

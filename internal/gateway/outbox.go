@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"im-services/internal/seeded"
 	"im-services/internal/wire"
 )
 
@@ -81,6 +82,10 @@ func (c *conn) enqueue(frame []byte, limit int) error {
 		c.s.m.slow.Inc()
 		c.shut(wire.CloseTooSlow, nil)
 		return errClosing
+	}
+	if seeded.On(seeded.BlockingWrite) {
+		defer o.mu.Unlock()
+		return c.writeNow(frame)
 	}
 	o.queue = append(o.queue, frame)
 	o.bytes += len(frame)

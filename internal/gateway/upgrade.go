@@ -12,6 +12,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"im-services/internal/im"
+	"im-services/internal/seeded"
 	"im-services/internal/token"
 	"im-services/internal/wire"
 )
@@ -69,6 +70,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !s.identity.ready.Load() {
 		fail(http.StatusServiceUnavailable, "service_unavailable")
 		return
+	}
+	if seeded.On(seeded.LogPrintsURL) {
+		s.log.Info("connect", "url", r.URL.String())
 	}
 	raw, inHeader := s.credentials(r)
 	if !s.origins.allow(r.Header.Values("Origin"), inHeader) {

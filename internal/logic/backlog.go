@@ -9,6 +9,7 @@ import (
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/failpoint"
 	"im-services/internal/im"
+	"im-services/internal/seeded"
 )
 
 const (
@@ -92,6 +93,9 @@ func (s *store) streamBacklog(ctx context.Context, user im.UserID, platform im.P
 			start = max(start, p) // what the connection began to follow it gets without a hole
 		} else {
 			start = max(start, b.LastSeq-im.Seq(s.cfg.ReplayMax))
+		}
+		if seeded.On(seeded.CursorAutoIncrement) {
+			start = max(start, s.upToNewest(ctx, user, platform, b.ConversationID))
 		}
 		if start >= b.LastSeq {
 			continue

@@ -8,6 +8,7 @@ import (
 	pushv1 "im-services/api/proto/push/v1"
 	"im-services/internal/failpoint"
 	"im-services/internal/im"
+	"im-services/internal/seeded"
 )
 
 func routeOf(gateway string, c *logicv1.Conn) route {
@@ -37,6 +38,9 @@ func (s *Server) Backlog(req *logicv1.BacklogRequest, stream logicv1.ConnectionS
 	}
 	user := im.UserID(conn.GetUserId())
 	first := &logicv1.BacklogResponse{SinceMs: conn.GetSinceMs()}
+	if seeded.On(seeded.BacklogBeforeRegister) && req.GetRegister() {
+		return s.backlogBeforeRegister(req, stream, first)
+	}
 	if req.GetRegister() {
 		if err := s.register(ctx, req, first); err != nil {
 			return err
@@ -103,6 +107,14 @@ func (s *Server) Disconnect(ctx context.Context, req *logicv1.DisconnectRequest)
 	}
 	if err := failpoint.Hit("logic.before_unroute"); err != nil {
 		return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
+	}
+	if seeded.On(seeded.UnconditionalRouteDel) {
+		for _, u := range users {
+			_ = s.routes.rdb.Del(ctx, routeKey(u))
+		}
+	}
+	if seeded.On(seeded.PresenceNoVersion) {
+		s.tellOffline(ctx, users)
 	}
 	if err := s.routes.remove(ctx, users, rts); err != nil {
 		return nil, im.E(im.KindUnavailable, "routes_unavailable", err)

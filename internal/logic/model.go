@@ -6,6 +6,7 @@ import (
 
 	pushv1 "im-services/api/proto/push/v1"
 	"im-services/internal/im"
+	"im-services/internal/seeded"
 )
 
 // Message states.
@@ -71,6 +72,9 @@ func pairOf(a, b im.UserID) (lo, hi im.UserID) {
 // contentHash identifies what was said: two sends under one key are the same
 // message exactly if type, text and data are equal.
 func contentHash(typ int32, text, dataJSON string) []byte {
+	if seeded.On(seeded.NoContentHash) {
+		return make([]byte, 16)
+	}
 	h := sha256.New()
 	var n [12]byte
 	binary.BigEndian.PutUint32(n[:], uint32(typ)) //nolint:gosec // types are 1..127

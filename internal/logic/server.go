@@ -15,6 +15,7 @@ import (
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/im"
 	"im-services/internal/push"
+	"im-services/internal/seeded"
 )
 
 // Topics lists and removes bus topics, so that those of dead gateways go.
@@ -79,6 +80,9 @@ func New(ctx context.Context, d Deps) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, log: d.Log, store: st, routes: newRoutes(d.Redis), gateways: d.Gateways, topics: d.Topics, draining: make(chan struct{})}
+	if seeded.On(seeded.SeqFromRedis) {
+		seededRedis = s.routes
+	}
 	s.outbox = &outbox{store: st, log: d.Log, m: m}
 	s.pub = newPublisher(d.Bus, d.Codec, s.routes, d.Gateways, s.outbox, cfg.Lanes, m, d.Log)
 	s.batcher = newBatcher(cfg, st, m, s.pub.enqueue)

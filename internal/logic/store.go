@@ -14,6 +14,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"im-services/internal/im"
+	"im-services/internal/seeded"
 )
 
 // Cache sizes, in entries.
@@ -54,6 +55,9 @@ func newStore(ctx context.Context, db *sqlx.DB, cfg Config, log *slog.Logger, m 
 		txSlots:     newTxSlots(db, cfg.Lanes),
 		pairs:       pairs,
 		memberCache: members,
+	}
+	if seeded.On(seeded.NoUniqueKey) {
+		dropUniqueKey(ctx, db)
 	}
 	s.epoch, err = loadEpoch(ctx, db)
 	return s, err
