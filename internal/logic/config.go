@@ -47,12 +47,12 @@ func (c Config) withDefaults() Config {
 			*p = v
 		}
 	}
-	def(&c.Lanes, 2)
+	def(&c.Lanes, 1)
 	def(&c.BatchMax, 128)
 	def(&c.QueueMax, 4096)
 	def(&c.ReplayMax, 10_000)
 	def(&c.GroupMax, 2000)
-	dur(&c.BatchPace, time.Millisecond)
+	dur(&c.BatchPace, 1500*time.Microsecond)
 	dur(&c.SendTimeout, 3*time.Second)
 	dur(&c.RecallWindow, 2*time.Minute)
 	dur(&c.InviteTTL, 7*24*time.Hour)
