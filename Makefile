@@ -1,7 +1,7 @@
 # Targets with a ## comment are listed by `make help`. CI calls the same targets.
-GO   ?= go
-BUF  ?= $(GO) tool -modfile=tools/buf/go.mod buf
-LINT ?= $(GO) tool -modfile=tools/lint/go.mod golangci-lint
+GO       ?= go
+BUF      ?= $(GO) tool -modfile=tools/buf/go.mod buf
+GOLANGCI ?= $(GO) tool -modfile=tools/lint/go.mod golangci-lint
 
 # PORT is the public port of the local cluster, the first of a hundred it uses.
 PORT     ?= 8000
@@ -89,13 +89,14 @@ fmt: ## format the sources
 .PHONY: vet
 vet: ## what the compiler's own checkers say
 	$(GO) vet ./...
+	$(GO) vet -tags failpoint ./...
 	$(GO) -C deploy/local vet ./...
 
 .PHONY: lint
 lint: vet ## gofmt, vet, staticcheck, golangci-lint
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "not formatted: $$unformatted (make fmt)"; exit 1; }
 	$(GO) tool staticcheck ./...
-	$(LINT) run ./...
+	$(GOLANGCI) run ./...
 
 # --- tests. They start the servers they need; nothing has to be running, and a
 # server that cannot be had is a failure, not a skip.
