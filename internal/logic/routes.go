@@ -33,6 +33,7 @@ type route struct {
 }
 
 func (r route) field() string { return string(r.gateway) + "/" + strconv.FormatInt(int64(r.conn), 10) }
+
 func (r route) value() string {
 	return strconv.Itoa(int(r.platform)) + ":" + strconv.FormatInt(r.sinceMS, 10)
 }

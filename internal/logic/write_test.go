@@ -346,8 +346,10 @@ func TestConnect_LateRegistrationOfAnOlderSocketDisplacesNobody(t *testing.T) {
 	h := newHarness(t)
 	h.connect(3, 2, im.PlatformWeb)
 	late := &backlogStream{ctx: t.Context()}
-	err := h.Backlog(&logicv1.BacklogRequest{GatewayId: testGateway, Register: true,
-		Conn: &logicv1.Conn{UserId: 3, ConnId: 1, Platform: 1, SinceMs: time.Now().UnixMilli() + 1000}}, late)
+	err := h.Backlog(&logicv1.BacklogRequest{
+		GatewayId: testGateway, Register: true,
+		Conn: &logicv1.Conn{UserId: 3, ConnId: 1, Platform: 1, SinceMs: time.Now().UnixMilli() + 1000},
+	}, late)
 	if !errors.Is(err, &im.Error{Reason: "connection_displaced"}) {
 		t.Fatalf("the older socket registered: %v", err)
 	}
