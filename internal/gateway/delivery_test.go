@@ -390,6 +390,29 @@ func TestStallFences(t *testing.T) {
 	}
 }
 
+// What came in while the process was asleep is not taken from a connection
+// whose client has gone elsewhere: there it may have been refused meanwhile.
+func TestG2_SendsHeldThroughAStallAreNotTakenLate(t *testing.T) {
+	w := newWorld(t, longWatermark())
+	stays, moved := w.connect(35), w.connect(36)
+	w.store.mu.Lock()
+	for id, c := range w.store.routes[36] {
+		delete(w.store.routes[36], id)
+		w.store.routes[36][id+1<<40] = c
+	}
+	w.store.mu.Unlock()
+	w.srv.awake.Store(int64(w.srv.now() - w.srv.cfg.StallThreshold - time.Second))
+	moved.chat(1, 34, 1, "stale")
+	if code := moved.closed(); code != 4001 {
+		t.Fatalf("close code %d", code)
+	}
+	stays.chat(1, 34, 1, "good")
+	w.eventually("the send of who stayed", func() bool { return len(w.stored("p:34:35")) == 1 })
+	if got := w.stored("p:34:36"); len(got) != 0 {
+		t.Fatalf("a stale send was taken: %q", got)
+	}
+}
+
 // A fence that logic cannot lift ends with a sync.
 func TestStallWithoutWatermark(t *testing.T) {
 	w := newWorld(t, longWatermark())

@@ -72,6 +72,9 @@ func (c *conn) chat(in *wire.Inbound) {
 	for room := c.roomFor(0); room != nil; room = c.roomFor(0) {
 		<-room
 	}
+	if !c.awaitFence() {
+		return
+	}
 	size := len(in.Text) + len(in.Data)
 	if !c.acquire(size) {
 		return
@@ -93,6 +96,29 @@ func (c *conn) chat(in *wire.Inbound) {
 	if err != nil {
 		c.answered(size)
 		c.refuse(in, err)
+	}
+}
+
+// fenceTick is how often a reader looks whether its fence was lifted.
+const fenceTick = 20 * time.Millisecond
+
+// awaitFence holds a send back while it is not known whether this connection is
+// still its client's: what came in while the process was asleep may have been
+// sent again elsewhere, answered there, and forgotten. It reports false when the
+// connection is over.
+func (c *conn) awaitFence() bool {
+	c.s.checkStall(c.s.now())
+	for {
+		c.mu.Lock()
+		over, fenced := c.stopped, c.phase == phaseFenced
+		c.mu.Unlock()
+		if over || c.closed() {
+			return false
+		}
+		if !fenced {
+			return true
+		}
+		time.Sleep(fenceTick) // logic answers, or is given up, within seconds
 	}
 }
 

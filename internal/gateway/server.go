@@ -67,6 +67,7 @@ type Server struct {
 
 	connIDs  atomic.Int64
 	awake    atomic.Int64 // when the process last ran, since start
+	stalled  sync.Mutex   // held while connections are fenced
 	draining atomic.Bool
 	syncs    chan struct{}
 	asks     chan struct{}

@@ -308,8 +308,10 @@ func (s *sim) step() {
 		s.mu.Unlock()
 	case n == 35:
 		// The process slept: what it holds may be old.
+		s.mu.Lock()
 		s.seen["stalled"]++
 		s.note("stalled")
+		s.mu.Unlock()
 		s.srv.awake.Store(int64(s.srv.now() - s.srv.cfg.StallThreshold - time.Second))
 	case n == 36:
 		s.mu.Lock()

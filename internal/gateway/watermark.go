@@ -226,24 +226,30 @@ func (m *marks) assertAll(ctx context.Context) {
 
 // checkStall fences all connections if this process was asleep: what it holds
 // and what comes from the bus now may be long out of date, and its clients may
-// be elsewhere. Every path that writes pushes comes through here first.
+// be elsewhere. Every path that writes pushes or takes sends comes through here
+// first.
 func (s *Server) checkStall(now time.Duration) {
 	last := time.Duration(s.awake.Load())
 	if now-last < s.cfg.StallThreshold || seeded.On(seeded.NoFence) {
 		return
 	}
-	if s.awake.CompareAndSwap(int64(last), int64(now)) {
-		s.m.fences.Inc()
-		s.log.Warn("the process was stalled: connections are fenced", "pause", now-last)
-		for _, c := range s.hub.all() {
-			c.mu.Lock()
-			if c.phase == phaseLive {
-				c.phase = phaseFenced
-			}
-			c.mu.Unlock()
-		}
-		s.marks.soon(true)
+	// Whoever comes meanwhile waits until all are fenced.
+	s.stalled.Lock()
+	defer s.stalled.Unlock()
+	if last = time.Duration(s.awake.Load()); now-last < s.cfg.StallThreshold {
+		return
 	}
+	s.m.fences.Inc()
+	s.log.Warn("the process was stalled: connections are fenced", "pause", now-last)
+	for _, c := range s.hub.all() {
+		c.mu.Lock()
+		if c.phase == phaseLive {
+			c.phase = phaseFenced
+		}
+		c.mu.Unlock()
+	}
+	s.awake.Store(int64(now))
+	s.marks.soon(true)
 }
 
 // stayAwake notices stalls also when nothing comes from the bus.
