@@ -51,7 +51,7 @@ func up(ctx context.Context, s settings) error {
 }
 
 func urls(info cluster.Info) {
-	say("  web and API     %s/", info.PublicURL)
+	say("  API             %s/api", info.PublicURL)
 	say("  API reference   %s/swagger/index.html", info.PublicURL)
 	say("  socket          ws%s/im/connect?token=<token>", strings.TrimPrefix(info.PublicURL, "http"))
 	say("  log in as       %s / %s, %s / %s", cluster.DemoSender.Email, cluster.DemoSender.Password, cluster.DemoReceiver.Email, cluster.DemoReceiver.Password)
