@@ -24,8 +24,12 @@ type send struct {
 	acked   bool
 	refused bool
 	resent  bool
-	conn    int // on which it was acknowledged
-	order   int // among its client's first attempts
+	conn    int   // on which it was acknowledged
+	posted  int   // the connection when it was first tried
+	retries []int // the connections on which it was sent again
+	anew    bool  // tried again by a new life of the client, or after HTTP
+	turned  int   // the connection on which it was refused
+	order   int   // among its client's first attempts
 
 	id, conv, seq int64
 	code          int
@@ -101,6 +105,7 @@ func (x *index) take(e *Event) {
 	case imclient.OpResend:
 		if s := x.sends[sendKey{e.Client, e.ClientID}]; s != nil {
 			s.resent = true
+			s.retries = append(s.retries, e.Conn)
 		}
 	case imclient.OpConnect:
 		x.takeConnect(e)
@@ -131,14 +136,14 @@ func (x *index) takeSend(e *Event) {
 		if e.Type != imclient.Invoke {
 			return // an answer to nothing; the judge of repeats sees it
 		}
-		s = &send{sendKey: k, key: keyOf(e.Channel, e.Client, e.To), to: e.To, text: e.Text, invoke: e.T, done: forever, order: len(x.order)}
+		s = &send{sendKey: k, key: keyOf(e.Channel, e.Client, e.To), to: e.To, text: e.Text, invoke: e.T, done: forever, posted: e.Conn, order: len(x.order)}
 		x.sends[k] = s
 		x.order = append(x.order, s)
 		return
 	}
 	switch e.Type {
 	case imclient.Invoke: // a new life of the client tries again
-		s.resent = true
+		s.resent, s.anew = true, true
 	case imclient.OK:
 		if !s.acked {
 			s.acked, s.done, s.conn, s.id, s.conv, s.seq = true, e.T, e.Conn, e.ID, e.Conversation, e.Seq
@@ -146,7 +151,7 @@ func (x *index) takeSend(e *Event) {
 		}
 	case imclient.Fail:
 		if !s.acked {
-			s.refused, s.code = true, e.Code
+			s.refused, s.code, s.turned = true, e.Code, e.Conn
 			s.done = min(s.done, e.T)
 		}
 	}
@@ -235,6 +240,26 @@ func (x *index) mustHave(user int64, s *send) bool {
 	}
 	last := list[len(list)-1]
 	return last.inOK <= s.invoke && s.done <= last.outInvoke
+}
+
+// settled reports whether the refusal of s is the answer to the last attempt, so
+// that it says that nothing was stored nor will be. With two attempts on the
+// connection that brought it, it may answer the first while the second is on its way.
+func (x *index) settled(s *send) bool {
+	if !s.refused || s.acked || s.anew {
+		return false
+	}
+	if !s.resent {
+		return true
+	}
+	there := 0
+	for _, conn := range s.retries {
+		if conn == s.turned {
+			there++
+		}
+	}
+	stood, _ := x.stood(s.client, s.invoke)
+	return there == 1 && s.posted != s.turned && stood == s.posted
 }
 
 // mayHave reports whether user may have seen what was sent to key and stored

@@ -130,7 +130,7 @@ func (x *index) judgeLost() Result {
 		switch s := x.sends[sendKey{m.from, m.clientID}]; {
 		case s == nil:
 			r.red("%s, user %d's %d, was sent by nobody: %q", p, m.from, m.clientID, m.text)
-		case s.refused && !s.acked:
+		case x.settled(s):
 			r.red("%s was refused (code %d) and is stored as %s", s, s.code, p)
 		}
 	}

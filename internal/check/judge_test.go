@@ -249,6 +249,17 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 			ev[i].Type, ev[i].Code = imclient.Fail, 1003
 			return ev
 		}},
+		{"refused on another connection, then stored from the first", "I1", func(t *testing.T, ev []Event) []Event {
+			s := opening()
+			s.invoke(ann, 1, imclient.Private, bea)
+			s.add(Event{Client: ann, Conn: 1, Type: imclient.Info, Op: imclient.OpConnect})
+			s.add(Event{Client: ann, Conn: 2, Op: imclient.OpConnect})
+			s.add(Event{Client: ann, Conn: 2, Type: imclient.Invoke, Op: imclient.OpResend, ClientID: 1})
+			s.add(Event{Client: ann, Conn: 2, Type: imclient.Fail, Op: imclient.OpSend, ClientID: 1, Code: 1003})
+			s.see(imclient.OpPush, bea, 1, ann, 1, imclient.Private, bea, privateConv, 1)
+			s.ending([]sent{privates(ann, 1, 1)})
+			return s.events
+		}},
 		{"a message nobody sent is stored", "I1", func(t *testing.T, ev []Event) []Event {
 			e := ev[find(t, ev, 0, is(OpRow, 0))]
 			e.ClientID, e.Conversation, e.Seq, e.ID = 77, 60, 1, 60001
@@ -515,6 +526,15 @@ func TestJudge_AllowedHistoriesAreGreen(t *testing.T) {
 			s.see(imclient.OpPush, ann, 1, bea, 1, imclient.Private, ann, privateConv, 1)
 			s.see(imclient.OpPush, bea, 1, ann, 1, imclient.Private, bea, privateConv, 2)
 			s.ending([]sent{privates(bea, 1, 1), privates(ann, 1, 2)})
+			return s
+		},
+		"the first of two attempts on a connection is refused, the second accepted": func() *story {
+			s := opening()
+			s.invoke(ann, 1, imclient.Private, bea)
+			s.add(Event{Client: ann, Conn: 1, Type: imclient.Invoke, Op: imclient.OpResend, ClientID: 1})
+			s.add(Event{Client: ann, Conn: 1, Type: imclient.Fail, Op: imclient.OpSend, ClientID: 1, Code: 1003})
+			s.see(imclient.OpPush, bea, 1, ann, 1, imclient.Private, bea, privateConv, 1)
+			s.ending([]sent{privates(ann, 1, 1)})
 			return s
 		},
 		"a temporary refusal that a later try overcame": func() *story {

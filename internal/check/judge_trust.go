@@ -61,7 +61,11 @@ func (x *index) judgeAuthority() Result {
 			list, what = x.stays[member{s.key.a, s.client}], "the membership"
 		}
 		r.Checked++
-		if forbidden(list, s.invoke, s.done) {
+		done := s.done
+		if !s.acked {
+			done = forever // nobody was told when it was accepted
+		}
+		if forbidden(list, s.invoke, done) {
 			r.red("%s, sent at %s, was accepted after %s had ended", s, short(s.invoke), what)
 		}
 	}
