@@ -93,7 +93,7 @@ func (s *Server) register(ctx context.Context, req *logicv1.BacklogRequest, firs
 			s.log.WarnContext(ctx, "displaced connection not told yet", "err", err)
 		}
 	}
-	s.presence.connected(user)
+	s.presence.arrived(user)
 	return nil
 }
 

@@ -40,8 +40,10 @@ const (
 // dueKey is the queue of users to look at, by time, shared by all replicas.
 const dueKey = "presence:due"
 
-// presenceKey holds what was last told of a user: v version, s state, d "1" once
-// it is told. It shares the hash tag of his routes.
+// presenceKey holds what was last told of a user: s state, r the version under
+// which that is told to all his friends, d "1" once it is, v the highest version
+// handed out. Versions of changes are times (Redis's clock, ms) wherever that
+// lets them rise. The key shares the hash tag of his routes.
 func presenceKey(u im.UserID) string { return "presence:{" + strconv.FormatInt(int64(u), 10) + "}" }
 
 // presence tells online friends who came and who went.
@@ -67,6 +69,7 @@ type presence struct {
 
 	mu    sync.Mutex                  // guards the following fields
 	heard map[im.UserID]time.Duration // users to look at, and how long from now
+	newly map[im.UserID]arrival       // users with a new connection, to be greeted
 	known map[im.GatewayID]bool       // gateways that live or have lived
 	quiet time.Time                   // do nothing before: Redis or the bus failed
 }
@@ -74,11 +77,22 @@ type presence struct {
 func newPresence(rt *routes, st *store, pub *publisher, gw Gateways, debounce time.Duration, log *slog.Logger) *presence {
 	return &presence{
 		routes: rt, store: st, pub: pub, gateways: gw, debounce: debounce, log: log,
-		wake: make(chan struct{}, 1), heard: map[im.UserID]time.Duration{}, looked: map[im.GatewayID]bool{},
+		wake: make(chan struct{}, 1), heard: map[im.UserID]time.Duration{}, newly: map[im.UserID]arrival{}, looked: map[im.GatewayID]bool{},
 	}
 }
 
-// connected notes that a user has a new route. It does not block.
+// arrived notes that a user has a new connection. It does not block.
+func (p *presence) arrived(u im.UserID) {
+	p.mu.Lock()
+	if len(p.newly) < maxHeard {
+		p.newly[u] = arrival{at: time.Now()}
+	}
+	p.mu.Unlock()
+	p.hear(u, 0)
+}
+
+// connected notes that a user has a route, of a connection that may be old. It
+// does not block.
 func (p *presence) connected(u im.UserID) { p.hear(u, 0) }
 
 // disconnected notes that a route of the user went. It does not block. He is
@@ -118,6 +132,7 @@ func (p *presence) run(ctx context.Context) {
 		}
 		p.attempt(ctx, p.flush)
 		p.attempt(ctx, p.settleDue)
+		p.attempt(ctx, p.greet)
 	}
 }
 
@@ -296,19 +311,20 @@ for i = 1, #all, 2 do
     end
   end
 end
-local told = redis.call('HMGET', KEYS[2], 'v', 's', 'd')
+local told = redis.call('HMGET', KEYS[2], 'v', 's', 'd', 'r')
 if told[2] == state and told[3] == '1' then return {tonumber(state), 0} end
-if told[2] == state and told[3] == '0' and now - tonumber(told[1]) < tonumber(ARGV[3]) then return {tonumber(state), -1} end
+if told[2] == state and told[3] == '0' and now - (tonumber(told[4] or '') or 0) < tonumber(ARGV[3]) then return {tonumber(state), -1} end
 if not told[2] and state == '0' then return {0, 0} end
 local v = math.max(now, (tonumber(told[1] or '') or 0) + 1)
-redis.call('HSET', KEYS[2], 'v', string.format('%.0f', v), 's', state, 'd', '0')
+local version = string.format('%.0f', v)
+redis.call('HSET', KEYS[2], 'v', version, 'r', version, 's', state, 'd', '0')
 if state == '1' then redis.call('PERSIST', KEYS[2]) else redis.call('PEXPIRE', KEYS[2], ARGV[2]) end
 return {tonumber(state), v}
 `)
 
 // toldScript notes that a version is told. KEYS: presence. ARGV: version.
 var toldScript = redis.NewScript(`
-if redis.call('HGET', KEYS[1], 'v') == ARGV[1] then redis.call('HSET', KEYS[1], 'd', '1') end
+if redis.call('HGET', KEYS[1], 'r') == ARGV[1] then redis.call('HSET', KEYS[1], 'd', '1') end
 return 1
 `)
 
