@@ -100,6 +100,35 @@ func TestChecks_AHoleInTheSeqsIsFound(t *testing.T) {
 	require.False(t, res.OK())
 }
 
+func TestChecks_ARefusalThatWasStoredIsAContradiction(t *testing.T) {
+	o := short()
+	o.Rate = 300
+	res := runOn(t, &server{reply: at(5, "contradict")}, "open", o)
+	require.EqualValues(t, 1, res.Checks.Contradicted, res.String())
+	require.False(t, res.OK())
+}
+
+func TestSessionOrder_IsPromisedUpToTheFirstUnknown(t *testing.T) {
+	r := newRun(t.Context(), &Target{})
+	from := r.add(crowd.User{ID: 1}, "")
+	f, err := r.newFlow(flowSpec{from: from, to: 2, kind: kindPrivate})
+	require.NoError(t, err)
+	fill := func(seqs ...int32) (c Checks) {
+		f.sent = 0
+		for i, seq := range seqs {
+			f.reserveLocked(i).seq.Store(seq)
+			f.sent++
+		}
+		f.sessionOrder(&c)
+		return c
+	}
+	require.Equal(t, Checks{}, fill(1, 2, 5, 9))
+	require.Equal(t, Checks{Reordered: 1}, fill(1, 3, 2, 4))
+	require.Equal(t, Checks{Inverted: 1}, fill(1, seqRefused, 3, 2, 4))
+	f.at(1).resent.Store(true)
+	require.Equal(t, Checks{Inverted: 1}, fill(1, 3, 2, 4))
+}
+
 func TestRefusals_AreCountedAndTheLoopGoesOn(t *testing.T) {
 	res := runOn(t, &server{reply: func(n int64) string {
 		if n%10 == 0 {

@@ -54,14 +54,14 @@ func (o *order) seen(seq int64) {
 
 // faults counts, over all clients, what must not happen.
 type faults struct {
-	repeated, reordered, disagree, altered, redelivered, disconnects, unknown atomic.Int64
+	repeated, reordered, disagree, contradicted, altered, redelivered, disconnects, unknown atomic.Int64
 }
 
 // account closes the books of a run whose clients have stopped reading.
 func (r *run) account() Checks {
 	c := Checks{
 		Repeated: r.faults.repeated.Load(), Reordered: r.faults.reordered.Load(), Disagree: r.faults.disagree.Load(),
-		Altered: r.faults.altered.Load(), Redelivered: r.faults.redelivered.Load(),
+		Contradicted: r.faults.contradicted.Load(), Altered: r.faults.altered.Load(), Redelivered: r.faults.redelivered.Load(),
 		Disconnects: r.faults.disconnects.Load(), Unknown: r.faults.unknown.Load(),
 	}
 	r.reasonsMu.Lock()
@@ -75,6 +75,7 @@ func (r *run) account() Checks {
 	r.reasonsMu.Unlock()
 	for _, f := range r.flows {
 		c.Sent += int64(f.sent)
+		f.sessionOrder(&c)
 		for n := range f.sent {
 			seq := f.at(n).seq.Load()
 			acked := seq > 0 || seq == seqUnknown
@@ -89,8 +90,11 @@ func (r *run) account() Checks {
 				case got == seqNone && acked:
 					c.Lost++
 				case got == seqNone:
-				case acked && got != seq, seq == seqRefused:
+				case acked && got != seq:
 					c.Disagree++
+					c.Delivered++
+				case seq == seqRefused && !f.at(n).resent.Load():
+					c.Contradicted++
 					c.Delivered++
 				default:
 					c.Delivered++
@@ -110,4 +114,28 @@ func (r *run) account() Checks {
 		}
 	}
 	return c
+}
+
+// sessionOrder checks that seqs rise with the order in which a connection sent.
+// That is promised up to the first message that is refused, or was sent again
+// because its outcome was not known.
+func (f *flow) sessionOrder(c *Checks) {
+	promised := true
+	var last int32
+	for n := range f.sent {
+		e := f.at(n)
+		seq := e.seq.Load()
+		promised = promised && seq != seqNone && seq != seqRefused && !e.resent.Load()
+		if seq <= 0 {
+			continue
+		}
+		switch {
+		case seq > last:
+			last = seq
+		case promised:
+			c.Reordered++
+		default:
+			c.Inverted++
+		}
+	}
 }

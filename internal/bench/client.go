@@ -194,7 +194,9 @@ func (c *client) received(f *lean.Frame) {
 	case how == arrivedAgain:
 		r.faults.repeated.Add(1)
 		return
-	case how == arrivedLate || !inOrder:
+	case !inOrder, f.Seq == 0 && how == arrivedLate:
+		// With seqs, those decide: a message sent again may rightly come after a
+		// later one. Whether its sender's order was kept, sessionOrder tells.
 		r.faults.reordered.Add(1)
 	}
 	e := fl.at(n)
@@ -222,7 +224,14 @@ func (c *client) acked(f *lean.Frame) {
 		seq = seqUnknown
 	}
 	if !e.seq.CompareAndSwap(seqNone, seq) {
-		if had := e.seq.Load(); had != seq {
+		switch had := e.seq.Load(); {
+		case had == seqRefused:
+			// Stored after all. If it was sent once, one of the answers is wrong.
+			e.seq.Store(seq)
+			if !e.resent.Load() {
+				r.faults.contradicted.Add(1)
+			}
+		case had != seq:
 			r.faults.disagree.Add(1)
 		}
 		return // the answer to a repetition

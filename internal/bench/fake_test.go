@@ -144,11 +144,15 @@ func (s *server) chat(c *fakeConn, from int64, f *lean.Frame) bool {
 		s.sent++
 	}
 	n := s.sent
+	mute := false
 	if s.reply != nil && !again {
 		switch s.reply(n) {
 		case "refuse":
 			c.write(fmt.Appendf(nil, `{"msg_code":500,"message":"no","reason":"overloaded","msg_client_id":%d}`, f.ClientMsgID))
 			return true
+		case "contradict": // refused in words, and stored below
+			c.write(fmt.Appendf(nil, `{"msg_code":500,"message":"no","reason":"overloaded","msg_client_id":%d}`, f.ClientMsgID))
+			mute = true
 		case "silent":
 			return true
 		case "cut":
@@ -168,7 +172,10 @@ func (s *server) chat(c *fakeConn, from int64, f *lean.Frame) bool {
 	if what == "disagree" {
 		ackSeq += 5
 	}
-	c.write(fmt.Appendf(nil, `{"ack":1,"msg_code":1005,"msg_id":%d,"msg_client_id":%d,"seq":%d,"conversation_id":%d}`, n, f.ClientMsgID, ackSeq, conversation))
+	ack := fmt.Appendf(nil, `{"ack":1,"msg_code":1005,"msg_id":%d,"msg_client_id":%d,"seq":%d,"conversation_id":%d}`, n, f.ClientMsgID, ackSeq, conversation)
+	if !mute {
+		c.write(ack)
+	}
 	if again {
 		return true
 	}

@@ -42,6 +42,7 @@ type entry struct {
 	sentAt atomic.Int64 // when it was sent or due, nanoseconds since the run's start
 	left   atomic.Int32 // acks and deliveries still to come before it is complete
 	seq    atomic.Int32 // from the ack, or one of the states
+	resent atomic.Bool  // more than one attempt: a refusal speaks of the last alone
 }
 
 const chunkSize = 1024
@@ -198,6 +199,7 @@ func (f *flow) resendLocked() (n int) {
 	}
 	for i := f.firstOpen; i < f.sent; i++ {
 		if !f.settled(i) {
+			f.at(i).resent.Store(true)
 			f.writeLocked(i)
 			n++
 		}

@@ -10,8 +10,8 @@ import (
 	"im-services/internal/bench/procs"
 )
 
-// Checks is the account of a run. Lost, Repeated, Reordered, Disagree, Altered
-// and Holes must be zero.
+// Checks is the account of a run. Lost, Repeated, Reordered, Disagree,
+// Contradicted, Altered and Holes must be zero.
 type Checks struct {
 	Sent      int64 `json:"sent"`
 	Acked     int64 `json:"acked"`
@@ -20,10 +20,14 @@ type Checks struct {
 	Lost int64 `json:"lost"`
 	// Repeated arrived twice on one connection.
 	Repeated int64 `json:"repeated"`
-	// Reordered arrived after a later one of the same conversation or sender.
+	// Reordered arrived after a later one of the same conversation, or got a
+	// lower seq than one that the same connection had sent before.
 	Reordered int64 `json:"reordered"`
 	// Disagree: receivers, or an ack and a receiver, name different seqs.
 	Disagree int64 `json:"disagree"`
+	// Contradicted sends were refused in words and stored all the same, though
+	// they were sent once.
+	Contradicted int64 `json:"contradicted"`
 	// Altered texts are not what was sent.
 	Altered int64 `json:"altered"`
 	// Holes are seqs between the first and the last that nobody explained.
@@ -36,6 +40,9 @@ type Checks struct {
 	Unknown int64            `json:"unknown"`
 	// Unsettled had no answer when the run ended.
 	Unsettled int64 `json:"unsettled"`
+	// Inverted messages got a lower seq than an earlier one of their connection
+	// where that is not promised any more: after a refusal or an unknown outcome.
+	Inverted int64 `json:"inverted"`
 	// Disconnects that the run did not ask for; Redelivered arrived again after one.
 	Disconnects int64 `json:"disconnects"`
 	Redelivered int64 `json:"redelivered"`
@@ -43,21 +50,22 @@ type Checks struct {
 
 // OK reports whether the account is clean.
 func (c *Checks) OK() bool {
-	return c.Lost == 0 && c.Repeated == 0 && c.Reordered == 0 && c.Disagree == 0 && c.Altered == 0 && c.Holes == 0
+	return c.Lost == 0 && c.Repeated == 0 && c.Reordered == 0 && c.Disagree == 0 &&
+		c.Contradicted == 0 && c.Altered == 0 && c.Holes == 0
 }
 
 // String is the account in one line.
 func (c *Checks) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d sent, %d acked, %d delivered: lost %d, repeated %d, reordered %d, disagreeing %d, altered %d, holes %d",
-		c.Sent, c.Acked, c.Delivered, c.Lost, c.Repeated, c.Reordered, c.Disagree, c.Altered, c.Holes)
+	fmt.Fprintf(&b, "%d sent, %d acked, %d delivered: lost %d, repeated %d, reordered %d, disagreeing %d, contradicted %d, altered %d, holes %d",
+		c.Sent, c.Acked, c.Delivered, c.Lost, c.Repeated, c.Reordered, c.Disagree, c.Contradicted, c.Altered, c.Holes)
 	for _, e := range []struct {
 		name string
 		n    int64
 	}{
 		{"refused", c.Refused},
 		{"unknown", c.Unknown},
-		{"unsettled", c.Unsettled},
+		{"unsettled", c.Unsettled}, {"inverted", c.Inverted},
 		{"disconnects", c.Disconnects},
 		{"redelivered", c.Redelivered},
 	} {
