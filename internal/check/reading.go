@@ -41,7 +41,9 @@ func (s *syncSession) round(ctx context.Context, a *actor) bool {
 			clear(s.cursors)
 			continue
 		}
+		moved := false
 		for _, conv := range answer.Conversations {
+			moved = moved || conv.Seq != s.cursors[conv.Conversation]
 			for _, raw := range conv.Messages {
 				var f imclient.Frame
 				if err := f.Parse(raw); err != nil {
@@ -58,6 +60,10 @@ func (s *syncSession) round(ctx context.Context, a *actor) bool {
 		if answer.Complete {
 			a.run.log.add(&Event{Client: a.user.ID, Conn: s.number, Type: imclient.OK, Op: OpSynced})
 			return true
+		}
+		if !moved { // as it is when a conversation has a hole
+			a.run.log.add(&Event{Client: a.user.ID, Conn: s.number, Type: imclient.Fail, Op: OpSynced, Reason: "not complete, and nothing more comes"})
+			return false
 		}
 	}
 	return false
