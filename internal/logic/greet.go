@@ -31,7 +31,9 @@ type arrival struct {
 // greet tells users who have just connected which of their friends came or went
 // just before: while they had no route, nobody could tell them, and what they
 // asked for before may be out of date. It is done once; if it fails, they learn
-// it from the friend's next change or by asking.
+// it from the friend's next change or by asking. What was on its way when they
+// came they may hear twice, under rising versions: whether the first reached them
+// nobody knows.
 func (p *presence) greet(ctx context.Context) error {
 	p.mu.Lock()
 	newly := p.newly

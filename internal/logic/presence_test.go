@@ -204,7 +204,9 @@ func TestG9_WhoArrivesHearsWhatChangedJustBefore(t *testing.T) {
 		return rdb.HGet(t.Context(), presenceKey(11), "d").Val() == "1" && rdb.HGet(t.Context(), presenceKey(12), "d").Val() == "1"
 	})
 	h.disconnectAt(testGateway, 11, 3, im.PlatformWeb)
-	eventually(t, 2*time.Second+presenceSlack, "11 away", func() bool { return rdb.HGet(t.Context(), presenceKey(11), "s").Val() == "0" })
+	eventually(t, 2*time.Second+presenceSlack, "11 away", func() bool {
+		return rdb.HGet(t.Context(), presenceKey(11), "s").Val() == "0" && rdb.HGet(t.Context(), presenceKey(11), "d").Val() == "1"
+	})
 	must(t, rdb.HSet(t.Context(), presenceKey(12), "r", time.Now().Add(-time.Minute).UnixMilli()).Err())
 	h.connectAt(testGateway, 2, 7, im.PlatformWeb)
 	h.wantSeen(time.Second, 2, 10, "+")
