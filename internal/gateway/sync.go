@@ -57,6 +57,10 @@ func (c *conn) sync(ctx context.Context, register bool) {
 			return
 		}
 		c.s.m.syncErrors.Inc()
+		if im.ReasonOf(err) == "connection_displaced" {
+			c.displace("") // by one that logic heard of first; it knows no more
+			return
+		}
 		switch im.KindOf(err) {
 		case im.KindForbidden, im.KindUnauthorized, im.KindInvalid:
 			c.s.log.Info("logic refuses a connection", "reason", im.ReasonOf(err))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -142,15 +143,16 @@ func (r *routes) ensureEpoch(ctx context.Context) (string, error) {
 
 // registerScript adds a route and returns the push counter and the time the
 // route got, then the fields and values of the routes of the same platform that
-// it displaced. A new connection wins over those of other gateways: it counts as
-// made after them, whatever its gateway's clock says. On its own gateway the
-// higher connection id is the newer one, so a registration that was delayed
-// until its client was back on another socket does not displace that. One that
+// it displaced. A registration may be delayed until its client is back on another
+// socket, and must not displace that: on its own gateway the higher connection id
+// is the newer one; between gateways the later time is, as long as the times are
+// so close that the clocks may be believed. Otherwise a new connection wins and
+// counts as made after the other, whatever its gateway's clock says. One that
 // loses gets -1 for the counter; so does one that is only registered again and
 // finds a newer one there.
 //
 // KEYS: route hash, push counter. ARGV: field, platform, since, "1" to
-// displace, "1" if new, gateway and slash, connection id.
+// displace, "1" if new, gateway and slash, connection id, how far in ms clocks are believed.
 var registerScript = redis.NewScript(`
 local since = tonumber(ARGV[3])
 local displaced = {}
@@ -165,7 +167,7 @@ if ARGV[4] == '1' then
         if conn and conn > tonumber(ARGV[7]) then return {-1, since} end
       end
       if s >= since then
-        if ARGV[5] ~= '1' then return {-1, since} end
+        if ARGV[5] ~= '1' or (s > since and s - since < tonumber(ARGV[8])) then return {-1, since} end
         since = s + 1
       end
       displaced[#displaced+1] = all[i]
@@ -180,6 +182,11 @@ local out = {tonumber(pv or '0'), since}
 for i = 1, #displaced do out[#out+1] = displaced[i] end
 return out
 `)
+
+// lateRegistration is how much later another gateway's connection may be made
+// and still count as the newer one. A client that such a judgement wrongs, because
+// clocks are apart, is let in when it tries again.
+const lateRegistration = 3 * time.Second
 
 // registration is the answer to register.
 type registration struct {
@@ -204,7 +211,7 @@ func (r *routes) register(ctx context.Context, u im.UserID, rt route, displace, 
 	}
 	res, err := registerScript.Run(ctx, r.rdb, []string{routeKey(u), pvKey(u)},
 		rt.field(), strconv.Itoa(int(rt.platform)), strconv.FormatInt(rt.sinceMS, 10), flag(displace), flag(fresh),
-		string(rt.gateway)+"/", strconv.FormatInt(int64(rt.conn), 10)).Slice()
+		string(rt.gateway)+"/", strconv.FormatInt(int64(rt.conn), 10), lateRegistration.Milliseconds()).Slice()
 	if away(err) != nil {
 		return reg, away(err)
 	}

@@ -359,6 +359,28 @@ func TestConnect_LateRegistrationOfAnOlderSocketDisplacesNobody(t *testing.T) {
 	}
 }
 
+// The same between two gateways, whose clocks are believed only so far.
+func TestConnect_LaterOfTwoGatewaysWins(t *testing.T) {
+	h := newHarness(t)
+	now := time.Now().UnixMilli()
+	register := func(gateway string, since int64) error {
+		return h.Backlog(&logicv1.BacklogRequest{GatewayId: gateway, Register: true,
+			Conn: &logicv1.Conn{UserId: 3, ConnId: 1, Platform: 1, SinceMs: since}}, &backlogStream{ctx: t.Context()})
+	}
+	if err := register("gw2", now); err != nil {
+		t.Fatal(err)
+	}
+	if err := register(testGateway, now-20); !errors.Is(err, &im.Error{Reason: "connection_displaced"}) {
+		t.Fatalf("a registration that came late won: %v", err)
+	}
+	if err := register(testGateway, now-3_600_000); err != nil {
+		t.Fatalf("a gateway whose clock is an hour slow cannot connect anybody: %v", err)
+	}
+	if err := register("gw2", now+20); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestRoutes_LossOfRedisContentsIsSeenAndHealed(t *testing.T) {
 	h := newHarness(t)
 	h.befriend(2, 3)
