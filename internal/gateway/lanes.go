@@ -52,6 +52,8 @@ type pendingSend struct {
 	ref    uint64        // within its lane
 	queued time.Duration // when it came to its lane
 	sent   bool          // some replica may have got it: the outcome may be unknown
+	// moved: another replica had it before, and may still store it.
+	moved bool
 }
 
 // lanes carries the connections' sends to the logic replicas: one lane, that is
@@ -243,6 +245,7 @@ func (l *lanes) breakLocked(n *lane, life int) {
 	}
 	moved := make([]*pendingSend, 0, len(n.pending)+len(n.queue))
 	for _, p := range n.pending {
+		p.moved = true
 		moved = append(moved, p)
 	}
 	slices.SortFunc(moved, func(a, b *pendingSend) int { return cmp.Compare(a.ref, b.ref) })
@@ -456,7 +459,7 @@ func (l *lanes) read(n *lane, life int, st logicv1.MessageService_SendStreamClie
 					res = new(logicv1.SendResult)
 					res.Error = &logicv1.SendError{Kind: int32(im.KindUnknown)}
 				}
-				done = append(done, settled{p, res})
+				done = append(done, settled{p, p.final(res)})
 			}
 		}
 		l.mu.Unlock()
@@ -465,6 +468,21 @@ func (l *lanes) read(n *lane, life int, st logicv1.MessageService_SendStreamClie
 		}
 		clear(done)
 	}
+}
+
+// final is what a replica's answer means. A refusal of a send that another
+// replica had before settles nothing, because that one may still store it: the
+// client gets no answer and asks again. Only what can never be stored is refused.
+func (p *pendingSend) final(r *logicv1.SendResult) *logicv1.SendResult {
+	e := r.GetError()
+	if e == nil || !p.moved {
+		return r
+	}
+	switch im.Kind(e.GetKind()) { //nolint:gosec // logic made it
+	case im.KindInvalid, im.KindConflict:
+		return r
+	}
+	return &logicv1.SendResult{Error: &logicv1.SendError{Kind: int32(im.KindUnknown), Reason: "outcome_unknown"}}
 }
 
 // watch breaks the stream when the replica has gone silent with sends

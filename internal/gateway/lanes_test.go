@@ -7,6 +7,7 @@ import (
 	"time"
 
 	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/im"
 )
 
 func sendOf(kind int32, to, sender, id int64, text string) *logicv1.Send {
@@ -326,5 +327,29 @@ func TestSendsAreBatched(t *testing.T) {
 	defer r1.mu.Unlock()
 	if len(r1.batches) > 150 {
 		t.Errorf("%d batches for 200 sends", len(r1.batches))
+	}
+}
+
+// A replica took a send and went silent; the next one refuses it. The first may
+// still store it, so the refusal is not the end of it.
+func TestG2_RefusalAfterAMoveIsUnknown(t *testing.T) {
+	refusal := func(k im.Kind) *logicv1.SendResult {
+		return &logicv1.SendResult{Error: &logicv1.SendError{Kind: int32(k), Reason: "x"}}
+	}
+	for kind, want := range map[im.Kind]im.Kind{
+		im.KindExhausted: im.KindUnknown, im.KindUnavailable: im.KindUnknown, im.KindForbidden: im.KindUnknown,
+		im.KindInvalid: im.KindInvalid, im.KindConflict: im.KindConflict,
+	} {
+		moved := &pendingSend{moved: true}
+		if got := moved.final(refusal(kind)).GetError().GetKind(); got != int32(want) {
+			t.Errorf("moved, %v: %v", kind, im.Kind(got))
+		}
+		if got := new(pendingSend).final(refusal(kind)).GetError().GetKind(); got != int32(kind) {
+			t.Errorf("not moved, %v: %v", kind, im.Kind(got))
+		}
+	}
+	stored := &logicv1.SendResult{MessageId: 1}
+	if (&pendingSend{moved: true}).final(stored) != stored {
+		t.Error("an ack was changed")
 	}
 }
