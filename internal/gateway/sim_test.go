@@ -122,6 +122,8 @@ type sim struct {
 	calm   bool // no more faults
 	calls  uint64
 	seen   map[string]int
+
+	logMu  sync.Mutex // guards the following fields
 	log    []string
 	faults []string
 }
@@ -213,14 +215,18 @@ func newSim(t *testing.T, auth *fakeAuth, seed uint64) *sim {
 
 func (s *sim) now() time.Duration { return time.Since(s.start) }
 
-// note writes a line of the log; s.mu is held or nobody else runs.
+// note writes a line of the log.
 func (s *sim) note(format string, args ...any) {
+	s.logMu.Lock()
+	defer s.logMu.Unlock()
 	s.log = append(s.log, fmt.Sprintf("%9.3f ", s.now().Seconds())+fmt.Sprintf(format, args...))
 }
 
 func (s *sim) fault(format string, args ...any) {
 	s.note("FAULT "+format, args...)
+	s.logMu.Lock()
 	s.faults = append(s.faults, fmt.Sprintf(format, args...))
+	s.logMu.Unlock()
 }
 
 func (s *sim) after(d time.Duration, what string, do func()) {
