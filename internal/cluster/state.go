@@ -87,7 +87,19 @@ func (s State) secret(name string) (string, error) {
 		return "", err
 	}
 	made := hex.EncodeToString(key)
-	return made, os.WriteFile(file, []byte(made+"\n"), 0o600)
+	// Several processes are prepared at once: the first to link its key in place
+	// has made it, and the others take that one.
+	fresh := fmt.Sprintf("%s.%s", file, made[:16])
+	if err := os.WriteFile(fresh, []byte(made+"\n"), 0o600); err != nil {
+		return "", err
+	}
+	defer func() { _ = os.Remove(fresh) }()
+	if err := os.Link(fresh, file); errors.Is(err, os.ErrExist) {
+		return s.secret(name)
+	} else if err != nil {
+		return "", err
+	}
+	return made, nil
 }
 
 // Info is what is recorded about a running cluster for other programs.
