@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,6 +41,8 @@ type server struct {
 	sent   int64
 	held   map[int64][]byte
 	conns  int
+	cutOff int64 // whose connection was cut
+	after  int   // how many new messages he sent after
 }
 
 type fakeConn struct {
@@ -96,16 +101,10 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c.mu.Unlock()
 	defer func() {
-		_ = ws.Close()
 		s.mu.Lock()
-		defer s.mu.Unlock()
-		var left []*fakeConn
-		for _, other := range s.users[id] {
-			if other != c {
-				left = append(left, other)
-			}
-		}
-		s.users[id] = left
+		s.removeLocked(id, c)
+		s.mu.Unlock()
+		_ = ws.Close()
 	}()
 	for {
 		_, p, err := ws.ReadMessage()
@@ -121,13 +120,21 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			c.write([]byte(`{"msg_code":1004,"message":"pong"}`))
 		case lean.CodeChat:
 			if !s.chat(c, id, &f) {
+				// What was pushed before must still arrive: nothing is replayed here.
+				_ = ws.UnderlyingConn().(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(io.Discard, ws.UnderlyingConn())
 				return
 			}
 		}
 	}
 }
 
-// chat stores and pushes a message; false ends the sender's connection.
+func (s *server) removeLocked(id int64, c *fakeConn) {
+	s.users[id] = slices.DeleteFunc(slices.Clone(s.users[id]), func(other *fakeConn) bool { return other == c })
+}
+
+// chat stores and pushes a message; false ends the sender's connection, which
+// gets no more pushes.
 func (s *server) chat(c *fakeConn, from int64, f *lean.Frame) bool {
 	conversation := f.To
 	to := []int64{f.To}
@@ -156,6 +163,8 @@ func (s *server) chat(c *fakeConn, from int64, f *lean.Frame) bool {
 		case "silent":
 			return true
 		case "cut":
+			s.removeLocked(from, c)
+			s.cutOff = from
 			return false
 		}
 	}
@@ -163,6 +172,9 @@ func (s *server) chat(c *fakeConn, from int64, f *lean.Frame) bool {
 		s.seqs[strconv.FormatInt(conversation, 10)]++
 		seq = s.seqs[strconv.FormatInt(conversation, 10)]
 		s.stored[key] = seq
+		if from == s.cutOff {
+			s.after++
+		}
 	}
 	what := ""
 	if s.fault != nil {
