@@ -47,7 +47,8 @@ func run(m *testing.M) int {
 	}
 	defer c.Stop()
 	// The children must not outlive an interrupted run.
-	context.AfterFunc(ctx, func() { c.Stop(); os.Exit(130) })
+	disarm := context.AfterFunc(ctx, func() { c.Stop(); os.Exit(130) })
+	defer disarm() // before stop, which ends ctx
 	base, edges = c.PublicURL(), []string{c.GatewayURL(1), c.GatewayURL(2)}
 	code := m.Run()
 	if code != 0 {
