@@ -126,6 +126,20 @@ FAILPOINT_SLEEP ?= 2s
 failpoints: ## one process fails at each step, by error, sleep, panic and exit
 	FAILPOINT_SLEEP=$(FAILPOINT_SLEEP) $(GO) test -tags failpoint -count=1 -timeout 20m -v ./internal/failpoint
 
+# PROVE names some of the faults; empty: all of them and a system without one.
+PROVE ?=
+
+.PHONY: prove-checker
+prove-checker: ## the checker must find each of 24 faults on purpose within a minute
+	PROVE="$(PROVE)" PROVE_TABLE=$(CURDIR)/.local/prove-checker.md $(GO) test -tags seeded -count=1 -timeout 60m -v -run ProveChecker ./internal/seeded
+
+# SIM is how many schedules; SIM_SEED=7 repeats one.
+SIM ?= 20000
+
+.PHONY: simulate
+simulate: ## seeded schedules of losses over the gateway's delivery code
+	SIM_COUNT=$(SIM) $(GO) test -count=1 -timeout 30m -v -run TestSim ./internal/gateway
+
 FUZZTIME ?= 30s
 
 .PHONY: fuzz
