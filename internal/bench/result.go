@@ -65,7 +65,8 @@ func (c *Checks) String() string {
 	}{
 		{"refused", c.Refused},
 		{"unknown", c.Unknown},
-		{"unsettled", c.Unsettled}, {"inverted", c.Inverted},
+		{"unsettled", c.Unsettled},
+		{"inverted", c.Inverted},
 		{"disconnects", c.Disconnects},
 		{"redelivered", c.Redelivered},
 	} {

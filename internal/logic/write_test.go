@@ -364,8 +364,10 @@ func TestConnect_LaterOfTwoGatewaysWins(t *testing.T) {
 	h := newHarness(t)
 	now := time.Now().UnixMilli()
 	register := func(gateway string, since int64) error {
-		return h.Backlog(&logicv1.BacklogRequest{GatewayId: gateway, Register: true,
-			Conn: &logicv1.Conn{UserId: 3, ConnId: 1, Platform: 1, SinceMs: since}}, &backlogStream{ctx: t.Context()})
+		return h.Backlog(&logicv1.BacklogRequest{
+			GatewayId: gateway, Register: true,
+			Conn: &logicv1.Conn{UserId: 3, ConnId: 1, Platform: 1, SinceMs: since},
+		}, &backlogStream{ctx: t.Context()})
 	}
 	if err := register("gw2", now); err != nil {
 		t.Fatal(err)
