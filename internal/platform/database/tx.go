@@ -52,6 +52,9 @@ func runTx(ctx context.Context, db *sqlx.DB, f func(tx *sqlx.Tx) error) (err err
 	}
 	committing = true
 	if err := tx.Commit(); err != nil {
+		if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
+			err = ctx.Err() // database/sql saw the end first; say why
+		}
 		return commitError(err)
 	}
 	return nil
