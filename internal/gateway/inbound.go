@@ -94,8 +94,8 @@ func (c *conn) chat(in *wire.Inbound) {
 		err = c.s.lanes.submit(&pendingSend{send: send, size: size, conn: c, at: c.s.now()})
 	}
 	if err != nil {
-		c.answered(size)
 		c.refuse(in, err)
+		c.answered(size)
 	}
 }
 
@@ -125,7 +125,7 @@ func (c *conn) awaitFence() bool {
 // chatDone takes the outcome of a send. Neither a result nor an error means
 // that it is unknown: the client gets no answer and will try again.
 func (c *conn) chatDone(p *pendingSend, r *logicv1.SendResult, err error) {
-	c.answered(p.size)
+	defer c.answered(p.size) // not before the answer is queued: a drain closes who has none to come
 	in := wire.Inbound{
 		Code: wire.CodeChat, ClientMsgID: im.ClientMsgID(p.send.GetClientMsgId()), From: c.user,
 		To: p.send.GetToId(), Kind: im.ChannelKind(p.send.GetKind()),
@@ -186,10 +186,10 @@ func (c *conn) ask(in wire.Inbound) {
 	select {
 	case c.s.asks <- struct{}{}:
 	default:
-		c.answered(size)
 		e := im.E(im.KindExhausted, "overloaded", nil)
 		e.RetryAfter = time.Second
 		c.refuse(&in, e)
+		c.answered(size)
 		return
 	}
 	c.s.wg.Go(func() {

@@ -594,6 +594,46 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// A drain closes a connection when none of its sends is without an answer: a
+// send counts as answered only once the answer is queued, or the close frame
+// could come in between.
+func TestDrain_AnswersAreQueuedBeforeTheyCount(t *testing.T) {
+	for name, settle := range map[string]func(*conn, *pendingSend){
+		"stored":  func(c *conn, p *pendingSend) { c.chatDone(p, &logicv1.SendResult{MessageId: 9, Seq: 1}, nil) },
+		"refused": func(c *conn, p *pendingSend) { c.chatDone(p, nil, im.E(im.KindUnavailable, "service_unavailable", nil)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, testConfig())
+			cl := w.connect(100)
+			c := w.srv.hub.all()[0]
+			if !c.acquire(1) {
+				t.Fatal("no room")
+			}
+			c.out.mu.Lock()
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				settle(c, &pendingSend{send: &logicv1.Send{SenderId: 100, ClientMsgId: 1, Kind: 1, ToId: 35}, size: 1, conn: c})
+			}()
+			time.Sleep(50 * time.Millisecond)
+			idle := c.idle()
+			c.out.mu.Unlock()
+			if idle {
+				t.Error("counted as answered while the answer is not queued")
+			}
+			<-done
+			if !c.idle() {
+				t.Error("not counted as answered")
+			}
+			code := 1005
+			if name == "refused" {
+				code = 500
+			}
+			cl.wait(code, 1)
+		})
+	}
+}
+
 func TestOrigins(t *testing.T) {
 	o := newOrigins([]string{"https://app.example.com", "http://localhost:3000", "https://[2001:db8::1]:8443"})
 	good := []string{
