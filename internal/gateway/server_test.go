@@ -599,8 +599,10 @@ func TestDrain(t *testing.T) {
 // could come in between.
 func TestDrain_AnswersAreQueuedBeforeTheyCount(t *testing.T) {
 	for name, settle := range map[string]func(*conn, *pendingSend){
-		"stored":  func(c *conn, p *pendingSend) { c.chatDone(p, &logicv1.SendResult{MessageId: 9, Seq: 1}, nil) },
-		"refused": func(c *conn, p *pendingSend) { c.chatDone(p, nil, im.E(im.KindUnavailable, "service_unavailable", nil)) },
+		"stored": func(c *conn, p *pendingSend) { c.chatDone(p, &logicv1.SendResult{MessageId: 9, Seq: 1}, nil) },
+		"refused": func(c *conn, p *pendingSend) {
+			c.chatDone(p, nil, im.E(im.KindUnavailable, "service_unavailable", nil))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, testConfig())
