@@ -103,22 +103,29 @@ lint: vet ## gofmt, vet, staticcheck, golangci-lint
 
 TESTFLAGS ?= -race -shuffle=on -timeout 20m
 
+# The end-to-end tests put a system under load and look at its clocks: they run
+# after all others, not beside them.
+E2E = ./internal/e2e
+
 .PHONY: test
-test: ## every test, end-to-end tests included
-	IM_REQUIRE_DEPS=1 IM_E2E=1 $(GO) test $(TESTFLAGS) ./...
-	$(GO) -C deploy/local vet ./...
+test: ## every test, end-to-end and fault tests included
+	@code=0; export IM_REQUIRE_DEPS=1 IM_E2E=1; \
+	$(GO) test $(TESTFLAGS) $$($(GO) list ./... | grep -v '/internal/e2e$$') || code=1; \
+	$(GO) test $(TESTFLAGS) $(E2E) || code=1; \
+	$(GO) -C deploy/local vet ./... || code=1; \
+	exit $$code
 
 .PHONY: test-short
 test-short: ## every test but the end-to-end and fault tests
-	$(GO) test -short $(TESTFLAGS) $$($(GO) list ./... | grep -v /internal/e2e)
+	$(GO) test -short $(TESTFLAGS) $$($(GO) list ./... | grep -v '/internal/e2e$$')
 
 .PHONY: e2e
 e2e: ## the end-to-end and fault tests alone, in detail
-	IM_E2E=1 $(GO) test -count=1 -timeout 20m -v ./internal/e2e
+	IM_E2E=1 $(GO) test -count=1 -timeout 20m -v $(E2E)
 
 .PHONY: fault
 fault: ## the fault tests, with services built with the race detector
-	IM_E2E=1 IM_E2E_BUILDFLAGS=-race $(GO) test -race -count=1 -timeout 20m -v -run 'Fault|Without|RollingRestart|Drain' ./internal/e2e
+	IM_E2E=1 IM_E2E_BUILDFLAGS=-race $(GO) test -race -count=1 -timeout 20m -v -run 'Fault|Without|RollingRestart|Drain' $(E2E)
 
 FAILPOINT_SLEEP ?= 2s
 
