@@ -158,6 +158,7 @@ func (r *run) talk(ctx context.Context, people *sync.WaitGroup) {
 	for _, a := range r.actors {
 		people.Go(func() { a.talk(ctx) })
 	}
+	people.Go(func() { r.lie(ctx) })
 	for i, p := range r.pairs {
 		people.Go(func() { r.churnPair(ctx, i, p[0], p[1]) })
 	}
