@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"time"
 
 	logicv1 "im-services/api/proto/logic/v1"
@@ -53,9 +54,17 @@ func applyMigrations(ctx context.Context, cfg Config) error {
 	return database.Migrate(ctx, db, migrations.FS, ".", migrations.Table)
 }
 
+// gcPercent lets the heap grow to five times what lives. What logic allocates is
+// gone a few milliseconds later, and what lives (caches with a bound) is small:
+// collecting at twice of it took a fifth of logic's time. GOGC overrides it.
+const gcPercent = 400
+
 func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	if cfg.StopTimeout > 0 {
 		b.StopTimeout = cfg.StopTimeout
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
 	instance := instanceID()
 	tel, err := telemetry.New(cfg.Telemetry, "logic", instance)
@@ -74,6 +83,11 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 		return err
 	}
 	tel.Registry.MustRegister(database.Collector(db, "logic"))
+	batches, err := database.OpenBatches(ctx, cfg.Database)
+	if err != nil {
+		return err
+	}
+	b.OnClose("batches", func(context.Context) error { return batches.Close() })
 
 	redis := cache.Open(cfg.Cache)
 	b.OnClose("cache", func(context.Context) error { return redis.Close() })
@@ -95,7 +109,7 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	b.OnClose("discovery", func(context.Context) error { return registry.Close() })
 
 	server, err := logic.New(ctx, logic.Deps{
-		DB: db, Redis: redis, Bus: producer, Topics: topics(cfg.Bus.NSQDHTTP), Gateways: watchGateways(registry),
+		DB: db, Batches: batches, Redis: redis, Bus: producer, Topics: topics(cfg.Bus.NSQDHTTP), Gateways: watchGateways(registry),
 		Codec: codec, Log: tel.Log, Registry: tel.Registry, Config: cfg.Logic,
 	})
 	if err != nil {

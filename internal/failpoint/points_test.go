@@ -24,7 +24,6 @@ var points = []point{
 	{name: "logic.before_tx"},
 	{name: "logic.after_lock"},
 	{name: "logic.after_seq"},
-	{name: "logic.after_insert"},
 	{name: "logic.before_commit"},
 	{name: "logic.after_commit"},
 	{name: "logic.before_ack"},

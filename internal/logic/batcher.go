@@ -98,27 +98,28 @@ func (b *batcher) close() {
 
 func (l *lane) run() {
 	batch := make([]*sendReq, 0, l.cfg.BatchMax)
-	var began time.Time // of the last transaction
 	for first := range l.queue {
-		batch = l.gather(append(batch[:0], first), began)
-		began = time.Now()
+		batch = l.gather(append(batch[:0], first))
 		l.commit(batch)
 		clear(batch)
 	}
 }
 
-// gather adds what is queued, after a pause if the last transaction began less
-// than BatchPace ago: a busy lane makes fewer and larger transactions, a quiet
-// one answers at once.
-func (l *lane) gather(batch []*sendReq, began time.Time) []*sendReq {
-	time.Sleep(l.cfg.BatchPace - time.Since(began))
-	for len(batch) < l.cfg.BatchMax {
+// batchBytes bounds the text of one transaction, well below what servers take
+// in one packet.
+const batchBytes = 1 << 20
+
+// gather adds what is queued.
+func (l *lane) gather(batch []*sendReq) []*sendReq {
+	size := batch[0].size()
+	for len(batch) < l.cfg.BatchMax && size < batchBytes {
 		select {
 		case r, ok := <-l.queue:
 			if !ok {
 				return batch
 			}
 			batch = append(batch, r)
+			size += r.size()
 		default:
 			return batch
 		}

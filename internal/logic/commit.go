@@ -118,7 +118,7 @@ func (s *store) tryCommit(ctx context.Context, batch []*sendReq, checkDup bool) 
 		plan *batchPlan
 		done *committed
 	)
-	err = database.InTx(ctx, s.db, func(tx *sqlx.Tx) error {
+	err = s.batches.In(ctx, func(tx *database.Batch) error {
 		plan = &batchPlan{batch: batch, ids: ids, outcomes: make([]outcome, len(batch))}
 		if plan.convs, err = lockConversations(ctx, tx, ids); err != nil {
 			return err
@@ -144,9 +144,7 @@ func (s *store) tryCommit(ctx context.Context, batch []*sendReq, checkDup bool) 
 		if err := failpoint.Hit("logic.after_seq"); err != nil {
 			return err
 		}
-		if err := plan.write(ctx, tx); err != nil {
-			return err
-		}
+		plan.write(tx)
 		if seeded.On(seeded.AckBeforeCommit) {
 			plan.ackNow()
 		}
@@ -200,7 +198,7 @@ func (p *batchPlan) anyRefused() bool {
 
 // lockConversations takes the row locks in id order, so that no two batches
 // wait for each other.
-func lockConversations(ctx context.Context, tx *sqlx.Tx, ids []im.ConversationID) (map[im.ConversationID]*lockedConversation, error) {
+func lockConversations(ctx context.Context, tx sqlx.QueryerContext, ids []im.ConversationID) (map[im.ConversationID]*lockedConversation, error) {
 	distinct := slices.Clone(ids)
 	slices.Sort(distinct)
 	distinct = slices.Compact(distinct)
@@ -269,7 +267,7 @@ func (p *batchPlan) key(i int) sendKey {
 
 // findDuplicates settles the sends that are stored already with their first
 // answer, even those that would not be allowed any more.
-func findDuplicates(ctx context.Context, tx *sqlx.Tx, p *batchPlan) error {
+func findDuplicates(ctx context.Context, tx sqlx.QueryerContext, p *batchPlan) error {
 	var (
 		query strings.Builder
 		args  []any
@@ -290,7 +288,7 @@ func findDuplicates(ctx context.Context, tx *sqlx.Tx, p *batchPlan) error {
 		return nil
 	}
 	var rows []messageRow
-	if err := tx.SelectContext(ctx, &rows, query.String(), args...); err != nil {
+	if err := sqlx.SelectContext(ctx, tx, &rows, query.String(), args...); err != nil {
 		return err
 	}
 	stored := make(map[sendKey]*messageRow, len(rows))
@@ -378,35 +376,45 @@ func (s *store) number(ctx context.Context, p *batchPlan) error {
 	return nil
 }
 
-// write stores the fresh messages, moves their conversations and leaves the outbox row.
-func (p *batchPlan) write(ctx context.Context, tx *sqlx.Tx) error {
+// write stores the fresh messages, moves their conversations and leaves the
+// outbox row, all of it with the COMMIT.
+func (p *batchPlan) write(tx *database.Batch) {
 	rows := make([]*messageRow, len(p.fresh))
 	for i := range p.fresh {
 		rows[i] = &p.fresh[i].row
 	}
-	if err := insertMessages(ctx, tx, rows); err != nil {
-		return err
-	}
-	if err := failpoint.Hit("logic.after_insert"); err != nil {
-		return err
-	}
-	now := rows[0].SentAtMS
 	var moved []*conversationRow
 	for _, c := range p.convs {
 		if c.wrote {
 			moved = append(moved, &c.conversationRow)
 		}
 	}
-	if err := moveConversations(ctx, tx, moved, now); err != nil {
-		return err
+	for _, st := range storing(rows, moved) {
+		tx.Write(st.query, st.args...)
 	}
-	return insertOutbox(ctx, tx, rows)
+}
+
+// statement is a statement and its arguments.
+type statement struct {
+	query string
+	args  []any
+}
+
+// storing is what stores messages: their rows, their conversations' new last
+// seqs, and the outbox row.
+func storing(rows []*messageRow, moved []*conversationRow) []statement {
+	all := []statement{insertMessages(rows), moveConversations(moved, rows[0].SentAtMS)}
+	if seeded.On(seeded.NoOutbox) {
+		return all
+	}
+	return append(all, insertOutbox(rows))
 }
 
 // insertMessages stores rows, in one statement.
-func insertMessages(ctx context.Context, tx *sqlx.Tx, rows []*messageRow) error {
+func insertMessages(rows []*messageRow) statement {
 	const row = `(?,?,?,?,?,?,?,?,?,?,?,?)`
 	var query strings.Builder
+	query.Grow(len(messageColumns) + 64 + (len(row)+1)*len(rows))
 	query.WriteString(`INSERT INTO messages (` + messageColumns + `) VALUES `)
 	args := make([]any, 0, 12*len(rows))
 	for i, m := range rows {
@@ -417,18 +425,18 @@ func insertMessages(ctx context.Context, tx *sqlx.Tx, rows []*messageRow) error 
 		args = append(args, int64(m.ConversationID), int64(m.Seq), int64(m.ID), int64(m.SenderID), int64(m.ClientMsgID), m.ContentHash,
 			int64(m.Type), int64(m.Status), int64(m.Platform), m.SentAtMS, m.Text, m.DataJSON)
 	}
-	_, err := tx.ExecContext(ctx, query.String(), args...)
-	return err
+	return statement{query.String(), args}
 }
 
 // moveConversations writes the new last seq and id of locked conversations, in
 // one statement. The rows exist, so every row of it is an update.
-func moveConversations(ctx context.Context, tx *sqlx.Tx, convs []*conversationRow, nowMS int64) error {
+func moveConversations(convs []*conversationRow, nowMS int64) statement {
 	if len(convs) == 1 {
 		c := convs[0]
-		_, err := tx.ExecContext(ctx, `UPDATE conversations SET last_seq = ?, last_message_id = ?, last_at_ms = ? WHERE id = ?`,
-			int64(c.LastSeq), int64(c.LastMessageID), nowMS, int64(c.ID))
-		return err
+		return statement{
+			`UPDATE conversations SET last_seq = ?, last_message_id = ?, last_at_ms = ? WHERE id = ?`,
+			[]any{int64(c.LastSeq), int64(c.LastMessageID), nowMS, int64(c.ID)},
+		}
 	}
 	slices.SortFunc(convs, func(a, b *conversationRow) int { return int(a.ID - b.ID) })
 	var query strings.Builder
@@ -442,19 +450,16 @@ func moveConversations(ctx context.Context, tx *sqlx.Tx, convs []*conversationRo
 		args = append(args, int64(c.ID), int64(c.LastSeq), int64(c.LastMessageID), nowMS)
 	}
 	query.WriteString(` ON DUPLICATE KEY UPDATE last_seq = VALUES(last_seq), last_message_id = VALUES(last_message_id), last_at_ms = VALUES(last_at_ms)`)
-	_, err := tx.ExecContext(ctx, query.String(), args...)
-	return err
+	return statement{query.String(), args}
 }
 
 // insertOutbox leaves the batch's outbox row: which seqs of which conversations
 // are to be pushed.
-func insertOutbox(ctx context.Context, tx *sqlx.Tx, rows []*messageRow) error {
-	if seeded.On(seeded.NoOutbox) {
-		return nil
+func insertOutbox(rows []*messageRow) statement {
+	return statement{
+		`INSERT INTO outbox (id, ranges, created_at) VALUES (?, ?, NOW(3))`,
+		[]any{int64(rows[0].ID), encodeRanges(rows)},
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO outbox (id, ranges, created_at) VALUES (?, ?, NOW(3))`,
-		int64(rows[0].ID), encodeRanges(rows))
-	return err
 }
 
 // seqRange is a run of one conversation's messages.

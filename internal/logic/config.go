@@ -11,9 +11,6 @@ type Config struct {
 	Lanes int `yaml:"lanes"`
 	// BatchMax is the largest number of messages in one transaction.
 	BatchMax int `yaml:"batch_max"`
-	// BatchPace is the least time between the starts of two transactions of one
-	// lane while sends keep coming. A send after a quiet moment never waits.
-	BatchPace time.Duration `yaml:"batch_pace"`
 	// QueueMax bounds the sends waiting on one lane; beyond it they are refused.
 	QueueMax int `yaml:"queue_max"`
 	// SendTimeout is how long a send may take before its outcome is refused or unknown.
@@ -52,7 +49,6 @@ func (c Config) withDefaults() Config {
 	def(&c.QueueMax, 4096)
 	def(&c.ReplayMax, 10_000)
 	def(&c.GroupMax, 2000)
-	dur(&c.BatchPace, 1500*time.Microsecond)
 	dur(&c.SendTimeout, 3*time.Second)
 	dur(&c.RecallWindow, 2*time.Minute)
 	dur(&c.InviteTTL, 7*24*time.Hour)
@@ -80,9 +76,6 @@ func (c Config) Validate() error {
 		if n.v < 0 || n.v > n.max {
 			return fmt.Errorf("logic.%s is %d: it must be between 0 (default) and %d", n.name, n.v, n.max)
 		}
-	}
-	if c.BatchPace < 0 || c.BatchPace > 50*time.Millisecond {
-		return fmt.Errorf("logic.batch_pace is %v: it must be between 0 (default) and 50ms", c.BatchPace)
 	}
 	if c.SendTimeout < 0 || c.SendTimeout > 5*time.Second {
 		return fmt.Errorf("logic.send_timeout is %v: it must be between 0 (default) and 5s, the time clients wait", c.SendTimeout)

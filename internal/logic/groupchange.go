@@ -201,18 +201,17 @@ func (c *groupChange) save(ctx context.Context) error {
 		}
 	}
 	row := c.notice
-	if err := insertMessages(ctx, c.tx, []*messageRow{row}); err != nil {
-		return err
-	}
 	c.conv.LastSeq, c.conv.LastMessageID = row.Seq, row.ID
-	if err := moveConversations(ctx, c.tx, []*conversationRow{&c.conv.conversationRow}, c.nowMS); err != nil {
-		return err
+	for _, st := range storing([]*messageRow{row}, []*conversationRow{&c.conv.conversationRow}) {
+		if _, err := c.tx.ExecContext(ctx, st.query, st.args...); err != nil {
+			return fmt.Errorf("store notice: %w", err)
+		}
 	}
 	if _, err := c.tx.ExecContext(ctx, `UPDATE conversations SET members_rev = members_rev + 1, open = ?, muted = ? WHERE id = ?`,
 		c.conv.Open, c.conv.Muted, int64(c.conv.ID)); err != nil {
 		return fmt.Errorf("update conversation: %w", err)
 	}
-	return insertOutbox(ctx, c.tx, []*messageRow{row})
+	return nil
 }
 
 // pushChange hands a committed change to the group's publisher: the notice like

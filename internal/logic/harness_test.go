@@ -125,6 +125,10 @@ func (h *harness) replica(change ...func(*Config)) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	batches, err := database.OpenBatches(t.Context(), database.Config{DSN: config.Secret(h.dsn)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	codec, err := push.NewCodec(bytes.Repeat([]byte{1}, push.MinKeySize))
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +142,7 @@ func (h *harness) replica(change ...func(*Config)) *Server {
 		f(&cfg)
 	}
 	s, err := New(t.Context(), Deps{
-		DB: db, Redis: rdb, Bus: h.bus, Gateways: h.gateways, Codec: codec,
+		DB: db, Batches: batches, Redis: rdb, Bus: h.bus, Gateways: h.gateways, Codec: codec,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Registry: prometheus.NewRegistry(), Config: cfg,
 	})
 	if err != nil {
@@ -152,6 +156,7 @@ func (h *harness) replica(change ...func(*Config)) *Server {
 		cancel()
 		wg.Wait()
 		_ = rdb.Close()
+		_ = batches.Close()
 		_ = db.Close()
 	})
 	h.Server = s

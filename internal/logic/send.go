@@ -41,6 +41,9 @@ type sendReq struct {
 	done func(*logicv1.SendResult)
 }
 
+// size is about what the send takes in a statement, in bytes.
+func (r *sendReq) size() int { return len(r.send.GetText()) + len(r.data) }
+
 // newSendReq validates a send. The caller sets deadline and done.
 func newSendReq(m *logicv1.Send) (*sendReq, error) {
 	sender, to := im.UserID(m.GetSenderId()), m.GetToId()

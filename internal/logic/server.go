@@ -14,6 +14,7 @@ import (
 
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/im"
+	"im-services/internal/platform/database"
 	"im-services/internal/push"
 	"im-services/internal/seeded"
 )
@@ -27,6 +28,7 @@ type Topics interface {
 // Deps is what a Server is made of. Everything is required but Topics.
 type Deps struct {
 	DB       *sqlx.DB
+	Batches  *database.Batches // of the same database, a session for each lane
 	Redis    *redis.Client
 	Bus      Publisher
 	Topics   Topics
@@ -75,7 +77,7 @@ func New(ctx context.Context, d Deps) (*Server, error) {
 		return nil, err
 	}
 	m := newMetrics(d.Registry)
-	st, err := newStore(ctx, d.DB, cfg, d.Log, m)
+	st, err := newStore(ctx, d.DB, d.Batches, cfg, d.Log, m)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"im-services/internal/im"
+	"im-services/internal/platform/database"
 	"im-services/internal/seeded"
 )
 
@@ -26,12 +27,13 @@ const (
 // store is logic's database.
 type store struct {
 	db         *sqlx.DB
+	batches    *database.Batches // of the lanes
 	log        *slog.Logger
 	metrics    *metrics
 	cfg        Config
 	messageIDs *allocator
 	objectIDs  *allocator
-	txSlots    chan struct{} // one for each transaction beside the lanes
+	txSlots    chan struct{} // one for each transaction
 	// pairs maps two users to their private conversation. A pair never changes
 	// its conversation, so entries cannot go stale.
 	pairs       *lru.Cache[convKey, im.ConversationID]
@@ -39,7 +41,7 @@ type store struct {
 	epoch       string
 }
 
-func newStore(ctx context.Context, db *sqlx.DB, cfg Config, log *slog.Logger, m *metrics) (*store, error) {
+func newStore(ctx context.Context, db *sqlx.DB, batches *database.Batches, cfg Config, log *slog.Logger, m *metrics) (*store, error) {
 	pairs, err := lru.New[convKey, im.ConversationID](pairCacheSize)
 	if err != nil {
 		return nil, err
@@ -49,10 +51,10 @@ func newStore(ctx context.Context, db *sqlx.DB, cfg Config, log *slog.Logger, m 
 		return nil, err
 	}
 	s := &store{
-		db: db, log: log, metrics: m, cfg: cfg,
+		db: db, batches: batches, log: log, metrics: m, cfg: cfg,
 		messageIDs:  &allocator{db: db, name: "message"},
 		objectIDs:   &allocator{db: db, name: "object"},
-		txSlots:     newTxSlots(db, cfg.Lanes),
+		txSlots:     newTxSlots(db),
 		pairs:       pairs,
 		memberCache: members,
 	}

@@ -13,16 +13,15 @@ import (
 // unique keys; the second run finds the winner's row.
 const duplicateTries = 4
 
-// newTxSlots bounds the transactions beside the lanes. A transaction holds a
-// connection and may wait for the id allocator, which needs another one: if
-// transactions could take the whole pool, all would wait for ever. Half of what
-// the lanes leave is for reads and the allocator.
-func newTxSlots(db *sqlx.DB, lanes int) chan struct{} {
+// newTxSlots bounds the transactions on the pool. One holds a connection and may
+// wait for the id allocator, which needs another one: if transactions could take
+// the whole pool, all would wait for ever. Half of it is for reads and the allocator.
+func newTxSlots(db *sqlx.DB) chan struct{} {
 	open := db.Stats().MaxOpenConnections
 	if open <= 0 {
 		open = 128 // the pool has no bound
 	}
-	return make(chan struct{}, max((open-lanes)/2, 1))
+	return make(chan struct{}, max(open/2, 1))
 }
 
 // inTx runs f in a transaction, again if another transaction made the same row

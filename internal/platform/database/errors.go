@@ -21,8 +21,10 @@ var ErrCommitUnknown = errors.New("database: the outcome of the commit is unknow
 // Server error numbers that this package reacts to.
 const (
 	errTooManyConnections = 1040
+	errDiskFull           = 1021
 	errServerShutdown     = 1053
 	errDuplicateEntry     = 1062
+	errTableFull          = 1114
 	errHostBlocked        = 1129
 	errParse              = 1064
 	errUserConnections    = 1203
@@ -30,6 +32,8 @@ const (
 	errDeadlock           = 1213
 	errReadOnlyOption     = 1290
 	errQueryInterrupted   = 1317
+	errNoDefault          = 1364
+	errWrongValue         = 1366
 	errReadOnlyTx         = 1792
 	errReadOnlyMode       = 1836
 	errConnectionKilled   = 1927 // MariaDB

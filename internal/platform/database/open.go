@@ -74,12 +74,15 @@ func (c Config) ForMigration() Config {
 // Open connects, checks that the server is one this system can trust and
 // returns the pool, which is safe for concurrent use. It fails when the server
 // cannot be reached before ctx ends or within the dial timeout.
-func Open(ctx context.Context, cfg Config) (*sqlx.DB, error) {
+func Open(ctx context.Context, cfg Config) (*sqlx.DB, error) { return open(ctx, cfg, false) }
+
+func open(ctx context.Context, cfg Config, multi bool) (*sqlx.DB, error) {
 	cfg = cfg.withDefaults()
 	mc, err := driverConfig(cfg)
 	if err != nil {
 		return nil, err
 	}
+	mc.MultiStatements = multi
 	inner, err := mysql.NewConnector(mc)
 	if err != nil {
 		return nil, fmt.Errorf("database: %w", err)

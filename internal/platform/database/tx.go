@@ -22,8 +22,13 @@ const txAttempts = 5
 // an earlier run. When the outcome of COMMIT cannot be known the error wraps
 // ErrCommitUnknown and f is not run again.
 func InTx(ctx context.Context, db *sqlx.DB, f func(tx *sqlx.Tx) error) error {
+	return again(ctx, func() error { return runTx(ctx, db, f) })
+}
+
+// again runs a whole transaction once more, and more, while it loses to others.
+func again(ctx context.Context, run func() error) error {
 	for attempt := 1; ; attempt++ {
-		err := runTx(ctx, db, f)
+		err := run()
 		if err == nil || attempt == txAttempts || !IsRetryable(err) || IsCommitUnknown(err) {
 			return err
 		}
