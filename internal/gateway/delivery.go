@@ -82,6 +82,7 @@ type delivery struct {
 	unproven, proving []place
 	proof             uint64
 	proofAt           time.Duration
+	proofDue          bool // it is in proofs
 }
 
 // place is a position in a conversation.
@@ -363,7 +364,10 @@ func (c *conn) proveLocked() {
 	}
 	now := c.s.now()
 	if now-c.proofAt < c.s.cfg.ProofInterval && c.proof > 0 {
-		c.s.proofs.add(c)
+		if !c.proofDue {
+			c.proofDue = true
+			c.s.proofs.add(c, c.proofAt+c.s.cfg.ProofInterval)
+		}
 		return
 	}
 	c.proof++

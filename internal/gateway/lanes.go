@@ -62,12 +62,14 @@ type pendingSend struct {
 type lanes struct {
 	s *Server
 
-	mu    sync.Mutex // guards everything below, and the lanes
-	all   map[string]*lane
-	keys  map[string]*keyLane
-	wait  []*pendingSend // while no lane is up
-	count int
-	bytes int
+	mu     sync.Mutex // guards everything below, and the lanes
+	all    map[string]*lane
+	ranked []*lane // all, in the order of their use
+	spread spread
+	keys   map[string]*keyLane
+	wait   []*pendingSend // while no lane is up
+	count  int
+	bytes  int
 }
 
 // keyLane ties a conversation to a lane while it has sends there, so that a
@@ -95,7 +97,7 @@ type lane struct {
 }
 
 func newLanes(s *Server) *lanes {
-	return &lanes{s: s, all: map[string]*lane{}, keys: map[string]*keyLane{}}
+	return &lanes{s: s, all: map[string]*lane{}, keys: map[string]*keyLane{}, spread: spread{lanes: 1}}
 }
 
 func laneKey(s *logicv1.Send) string {
@@ -133,6 +135,7 @@ func score(key, lane uint64) uint64 {
 func (l *lanes) set(replicas []Replica) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer l.rankLocked()
 	seen := map[string]bool{}
 	for _, r := range replicas {
 		seen[r.ID] = true
@@ -144,6 +147,7 @@ func (l *lanes) set(replicas []Replica) {
 			old.quit()
 			l.breakLocked(old, old.life)
 			delete(l.all, r.ID)
+			l.rankLocked()
 		}
 		if l.s.ctx.Err() != nil {
 			return
@@ -199,22 +203,6 @@ func (l *lanes) routeLocked(p *pendingSend) {
 	case k.lane.wake <- struct{}{}:
 	default:
 	}
-}
-
-// pickLocked chooses a lane for a key; one that is leaving only if there is no
-// other.
-func (l *lanes) pickLocked(key uint64) *lane {
-	var best *lane
-	var high uint64
-	for _, n := range l.all {
-		if !n.up || best != nil && n.leaving && !best.leaving {
-			continue
-		}
-		if s := score(key, n.hash); best == nil || best.leaving && !n.leaving || s > high {
-			best, high = n, s
-		}
-	}
-	return best
 }
 
 // leaveLocked undoes what routeLocked did to the key.
@@ -313,6 +301,7 @@ func (l *lanes) drop(n *lane) {
 	l.breakLocked(n, n.life)
 	if l.all[n.replica.ID] == n {
 		delete(l.all, n.replica.ID)
+		l.rankLocked()
 	}
 }
 
@@ -370,24 +359,15 @@ func (l *lanes) stream(ctx context.Context, n *lane, cc ClientConn) error {
 
 var errNotServing = im.E(im.KindUnavailable, "service_unavailable", nil)
 
-// lanePace is the least time between two messages on a busy lane: fewer and
-// larger ones for the same load. A send after a quiet moment never waits.
-const lanePace = 500 * time.Microsecond
-
 // write sends what is queued, everything that came meanwhile in one message.
 func (l *lanes) write(ctx context.Context, n *lane, life int, st logicv1.MessageService_SendStreamClient) {
-	var (
-		batch []*logicv1.StreamSend
-		began time.Time // of the last message
-	)
+	var batch []*logicv1.StreamSend
 	for {
 		select {
 		case <-n.wake:
 		case <-ctx.Done():
 			return
 		}
-		time.Sleep(lanePace - time.Since(began))
-		began = time.Now()
 		for {
 			l.mu.Lock()
 			if n.life != life {
@@ -591,6 +571,7 @@ func (l *lanes) expireNow() {
 	for _, p := range over {
 		l.doneLocked(p)
 	}
+	l.spread.adjust(now, l.count, len(l.all))
 	l.mu.Unlock()
 	for _, p := range over {
 		if p.sent {

@@ -51,12 +51,22 @@ func (w *world) laneOf(key string) string {
 	return ""
 }
 
+// TestLanesSpreadConversationsAndKeepThem: under load all lanes take part, and
+// one that leaves moves only its own conversations.
 func TestLanesSpreadConversationsAndKeepThem(t *testing.T) {
 	w := newWorld(t, testConfig())
 	w.addReplica("r2")
 	w.addReplica("r3")
 	w.setReplicas("r1", "r2", "r3")
 	w.eventually("three lanes", func() bool { return w.lanesUp() == 3 })
+	w.use(1)
+	one := w.laneOf("p:1:2")
+	for i := range 100 {
+		if got := w.laneOf(fmt.Sprintf("p:%d:%d", i, i+1)); got != one {
+			t.Fatalf("without load %s and %s both have conversations", one, got)
+		}
+	}
+	w.use(3)
 	count := map[string]int{}
 	before := map[string]string{}
 	for i := range 3000 {
@@ -71,9 +81,42 @@ func TestLanesSpreadConversationsAndKeepThem(t *testing.T) {
 	}
 	w.setReplicas("r1", "r2")
 	w.eventually("two lanes", func() bool { return w.lanesUp() == 2 })
+	w.use(3)
 	for key, was := range before {
 		if now := w.laneOf(key); was != "r3" && now != was {
 			t.Fatalf("%s moved from %s to %s", key, was, now)
+		}
+	}
+}
+
+// use lets n lanes take conversations.
+func (w *world) use(n int) {
+	w.srv.lanes.mu.Lock()
+	defer w.srv.lanes.mu.Unlock()
+	w.srv.lanes.spread.lanes = n
+	w.srv.lanes.spread.calm = w.srv.now()
+}
+
+func TestSpread(t *testing.T) {
+	s := spread{lanes: 1}
+	for _, step := range []struct {
+		at                  time.Duration
+		outstanding, expect int
+	}{
+		{0, laneFull, 1},
+		{1, laneFull + 1, 2},
+		{2, 10 * laneFull, 3}, // there are no more
+		{3, 0, 3},
+		{1 + laneCalm, 0, 3},        // not yet
+		{1 + laneCalm, laneFull, 3}, // not any more
+		{1 + 2*laneCalm, 0, 2},
+		{3 * laneCalm, 0, 2},
+		{1 + 3*laneCalm, 0, 1},
+		{9 * laneCalm, 0, 1},
+	} {
+		s.adjust(step.at, step.outstanding, 3)
+		if s.lanes != step.expect {
+			t.Fatalf("at %v with %d outstanding: %d lanes, want %d", step.at, step.outstanding, s.lanes, step.expect)
 		}
 	}
 }
@@ -126,6 +169,7 @@ func TestG5_ReturningReplicaDoesNotOvertake(t *testing.T) {
 	w.addReplica("r2")
 	w.setReplicas("r1", "r2")
 	w.eventually("two lanes", func() bool { return w.lanesUp() == 2 })
+	w.use(2)
 	to := int64(35)
 	for w.laneOf(fmt.Sprintf("p:34:%d", to)) != "r2" {
 		to++

@@ -142,10 +142,20 @@ func (r *reports) flushReceipts(ctx context.Context) error {
 	return err
 }
 
-// flushGone tells logic which connections are closed. It takes what it reports
-// out of the queue first, so that two flushes at once never report the same, and
-// puts it back if logic did not hear it.
+// flushGone tells logic which connections are closed, after the receipts: who
+// closed may be back elsewhere at once and should not get again what he proved to
+// have. It takes what it reports out of the queue first, so that two flushes at
+// once never report the same, and puts it back if logic did not hear it.
 func (r *reports) flushGone(ctx context.Context) error {
+	r.mu.Lock()
+	none := len(r.gone) == 0
+	r.mu.Unlock()
+	if none {
+		return nil
+	}
+	if err := r.flushReceipts(ctx); err != nil {
+		r.s.m.reportErrors.Inc() // they are kept; the other news goes out all the same
+	}
 	for {
 		r.mu.Lock()
 		n := min(len(r.gone), reportBatch)
@@ -166,45 +176,6 @@ func (r *reports) flushGone(ctx context.Context) error {
 			r.gone = append(batch, r.gone...)
 			r.mu.Unlock()
 			return err
-		}
-	}
-}
-
-// proofs holds the connections that wait until they may ask for proof again.
-type proofs struct {
-	mu    sync.Mutex
-	conns map[*conn]struct{}
-}
-
-func (p *proofs) add(c *conn) {
-	p.mu.Lock()
-	if p.conns == nil {
-		p.conns = map[*conn]struct{}{}
-	}
-	p.conns[c] = struct{}{}
-	p.mu.Unlock()
-}
-
-// run asks, every interval, for the proofs that are due.
-func (p *proofs) run(ctx context.Context, interval time.Duration) {
-	t := time.NewTicker(interval)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return
-		}
-		p.mu.Lock()
-		due := p.conns
-		p.conns = nil
-		p.mu.Unlock()
-		for c := range due {
-			c.mu.Lock()
-			if !c.stopped && !c.receipts {
-				c.proveLocked()
-			}
-			c.mu.Unlock()
 		}
 	}
 }

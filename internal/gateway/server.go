@@ -108,10 +108,10 @@ func New(deps Deps) (*Server, error) {
 		id: deps.ID, idPrefix: string(deps.ID) + "/", cfg: cfg, deps: deps, log: deps.Log, zone: zone,
 		start: time.Now(), origins: newOrigins(cfg.AllowedOrigins), hub: newHub(),
 		syncs: make(chan struct{}, cfg.SyncConcurrency), asks: make(chan struct{}, maxAsks),
-		proofs: new(proofs),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.lanes = newLanes(s)
+	s.proofs = newProofs(s, cfg.ProofInterval)
 	s.marks = &marks{s: s}
 	s.reports = &reports{s: s}
 	s.m = newMetrics(deps.Registry, s)
@@ -123,7 +123,6 @@ func New(deps Deps) (*Server, error) {
 		s.stayAwake,
 		s.marks.run,
 		s.lanes.expire,
-		func(ctx context.Context) { s.proofs.run(ctx, cfg.ProofInterval) },
 		func(ctx context.Context) { s.reports.loop(ctx, cfg.ReportInterval, s.reports.flushReceipts) },
 		func(ctx context.Context) { s.reports.loop(ctx, goneInterval, s.reports.flushGone) },
 		func(ctx context.Context) { s.identity.runKeys(ctx, cfg.KeysInterval) },
