@@ -90,7 +90,7 @@ func (c *Cluster) serviceUnit(s service, name string) (infra.Unit, error) {
 	return infra.Unit{
 		Spec: process.Spec{
 			Name: name, Path: filepath.Join(c.bin, s.name), Dir: c.opts.Root,
-			Args: []string{"-config", c.configFile(s.name)}, Env: list(env), LogFile: c.state.LogFile(name),
+			Args: []string{"-config", c.configFile(s.name)}, Env: append(infra.Share(), list(env)...), LogFile: c.state.LogFile(name),
 		},
 		Ready: ready(c.addrs[name+"/debug"]),
 	}, nil

@@ -83,7 +83,7 @@ func sourceHash(dir string) (string, error) {
 // Etcd describes an etcd cluster of one.
 func Etcd(helper, name, dataDir, logFile string, clientPort, peerPort int) Unit {
 	return Unit{
-		Spec: process.Spec{Name: name, Path: helper, LogFile: logFile, Args: []string{
+		Spec: process.Spec{Name: name, Path: helper, LogFile: logFile, Env: Share(), Args: []string{
 			"etcd", "-data", dataDir, "-client", Loopback(clientPort), "-peer", Loopback(peerPort),
 		}},
 		Ready: httpOK("http://" + Loopback(clientPort) + "/health"),
@@ -97,7 +97,7 @@ func NSQD(helper, name, dataDir, logFile string, tcpPort, httpPort int, lookupd 
 		args = append(args, "-lookupd", strings.Join(lookupd, ","))
 	}
 	return Unit{
-		Spec:  process.Spec{Name: name, Path: helper, LogFile: logFile, Args: args},
+		Spec:  process.Spec{Name: name, Path: helper, LogFile: logFile, Env: Share(), Args: args},
 		Ready: httpOK("http://" + Loopback(httpPort) + "/ping"),
 	}
 }
@@ -105,7 +105,7 @@ func NSQD(helper, name, dataDir, logFile string, tcpPort, httpPort int, lookupd 
 // NSQLookupd describes one nsqlookupd.
 func NSQLookupd(helper, name, logFile string, tcpPort, httpPort int) Unit {
 	return Unit{
-		Spec: process.Spec{Name: name, Path: helper, LogFile: logFile, Args: []string{
+		Spec: process.Spec{Name: name, Path: helper, LogFile: logFile, Env: Share(), Args: []string{
 			"nsqlookupd", "-tcp", Loopback(tcpPort), "-http", Loopback(httpPort),
 		}},
 		Ready: httpOK("http://" + Loopback(httpPort) + "/ping"),
