@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -20,6 +21,7 @@ import (
 type conn struct {
 	s        *Server
 	nc       net.Conn
+	raw      syscall.RawConn // of nc, to write without waiting; nil if it cannot
 	id       im.ConnID
 	user     im.UserID
 	platform im.Platform

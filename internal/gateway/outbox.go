@@ -25,7 +25,7 @@ type outbox struct {
 	queue   [][]byte
 	bytes   int  // of the queue and of what is being written
 	slack   int  // what the limit is raised by until the outbox is empty
-	writing bool // a writer goroutine is running
+	writing bool // somebody writes or is about to
 	closing bool // the last frame is queued or written: nothing more
 	dead    bool // the socket is closed
 	room    chan struct{}
@@ -93,7 +93,7 @@ func (c *conn) enqueue(frame []byte, limit int) error {
 	o.writing = true
 	o.mu.Unlock()
 	if start {
-		c.s.wg.Go(c.write)
+		c.startWriting()
 	}
 	return nil
 }
@@ -135,22 +135,19 @@ func (c *conn) shut(code wire.CloseCode, farewell []byte) {
 	o.mu.Unlock()
 	c.s.m.closes.WithLabelValues(closeLabel(code)).Inc()
 	if start {
-		c.s.wg.Go(c.write)
+		c.startWriting()
 	}
 }
 
-// write is the writer goroutine: it writes until the outbox is empty.
+// write is a writer goroutine of the connection's own: it writes until the
+// outbox is empty, and may wait for the socket.
 func (c *conn) write() {
 	o := &c.out
 	var spare [][]byte
 	for {
 		o.mu.Lock()
 		if len(o.queue) == 0 || o.dead {
-			o.writing = false
-			// Keep a small queue for next time; a burst's goes back.
-			if cap(o.queue) > 8 {
-				o.queue = nil
-			}
+			o.restLocked()
 			closing := o.closing && !o.dead
 			o.mu.Unlock()
 			if closing {
@@ -172,23 +169,37 @@ func (c *conn) write() {
 		n, err := c.writeAll(queue)
 		clear(queue)
 		spare = queue[:0]
+		c.wrote(n, err)
+	}
+}
 
-		o.mu.Lock()
-		o.bytes -= n
-		if err != nil {
-			o.dead = true
-			clear(o.queue)
-			o.queue = nil
-		}
-		if o.room != nil && (err != nil || o.bytes <= c.s.cfg.OutboxBytes/2) {
-			close(o.room)
-			o.room = nil
-		}
-		o.mu.Unlock()
-		if err != nil {
-			c.s.m.writeErrors.Inc()
-			c.kill()
-		}
+// restLocked ends the writing of an empty outbox. A small queue is kept for next
+// time; a burst's goes back.
+func (o *outbox) restLocked() {
+	o.writing = false
+	if cap(o.queue) > 8 {
+		o.queue = nil
+	}
+}
+
+// wrote takes n bytes off the outbox that are written, or will never be.
+func (c *conn) wrote(n int, err error) {
+	o := &c.out
+	o.mu.Lock()
+	o.bytes -= n
+	if err != nil {
+		o.dead = true
+		clear(o.queue)
+		o.queue = nil
+	}
+	if o.room != nil && (err != nil || o.bytes <= c.s.cfg.OutboxBytes/2) {
+		close(o.room)
+		o.room = nil
+	}
+	o.mu.Unlock()
+	if err != nil {
+		c.s.m.writeErrors.Inc()
+		c.kill()
 	}
 }
 
@@ -242,6 +253,9 @@ func (c *conn) writeNow(b []byte) error {
 		return err
 	}
 	_, err := c.nc.Write(b)
+	if err == nil && c.raw != nil {
+		err = c.nc.SetWriteDeadline(time.Time{}) // writes that do not wait must not meet it when it is over
+	}
 	return err
 }
 

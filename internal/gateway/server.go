@@ -61,6 +61,7 @@ type Server struct {
 	marks    *marks
 	reports  *reports
 	proofs   *proofs
+	writers  *writers
 	identity *identity
 	presence presenceVersions
 	rates    connectRates
@@ -112,6 +113,10 @@ func New(deps Deps) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.lanes = newLanes(s)
 	s.proofs = newProofs(s, cfg.ProofInterval)
+	s.writers = newWriters()
+	for range cap(s.writers.wake) {
+		s.wg.Go(func() { s.writers.run(s.ctx) })
+	}
 	s.marks = &marks{s: s}
 	s.reports = &reports{s: s}
 	s.m = newMetrics(deps.Registry, s)

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -127,6 +128,9 @@ func (s *Server) accept(nc net.Conn, claims *token.Claims, platform im.Platform,
 			issuedAt: claims.IssuedAt.Unix(), expires: now + time.Until(claims.ExpiresAt) + token.DefaultLeeway,
 		},
 		tokens: float64(s.cfg.FrameBurst), tokensAt: now,
+	}
+	if t, ok := nc.(syscall.Conn); ok {
+		c.raw, _ = t.SyscallConn() // without one there is a slower way
 	}
 	c.sinceMS.Store(time.Now().UnixMilli())
 	c.in.src = c
