@@ -26,8 +26,8 @@ const (
 	maskBit         = 0x80
 	maxControl      = 125
 	maxFragments    = 64
-	headerRoom      = 10 // the longest header of a frame we send
-	smallBuffer     = 512
+	headerRoom      = 10  // the longest header of a frame we send
+	smallBuffer     = 408 // with it a conn fits 1 KiB, see TestConnFitsItsSizeClass
 	largeBuffer     = 8 << 10
 	maxFrameHeader  = 14
 	closeNoStatus   = 1005

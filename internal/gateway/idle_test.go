@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 // idleClientsEnv, set to an address, makes the test binary a process that opens
@@ -62,6 +63,30 @@ func rss(t testing.TB) int {
 	}
 	t.Fatal("no VmRSS")
 	return 0
+}
+
+// TestConnFitsItsSizeClass: one byte more, and the allocator would spend 1,152
+// bytes on every connection.
+func TestConnFitsItsSizeClass(t *testing.T) {
+	if size := unsafe.Sizeof(conn{}); size > 1024 {
+		t.Fatalf("a conn has %d bytes", size)
+	}
+}
+
+func TestWave(t *testing.T) {
+	var w wave
+	for i, step := range []struct {
+		made int64
+		over bool
+	}{
+		{600, false}, {1200, false}, {1210, true}, {1210, false}, // a wave and its end
+		{1230, false}, {1900, false}, {1900, false}, // too small
+		{2300, false}, {2310, true}, {2320, false},
+	} {
+		if got := w.over(step.made); got != step.over {
+			t.Fatalf("step %d: over is %v", i, got)
+		}
+	}
 }
 
 // TestIdleConnectionMemory holds idle connections, whose clients are another

@@ -126,6 +126,7 @@ func New(deps Deps) (*Server, error) {
 	for _, loop := range []func(context.Context){
 		s.heartbeat,
 		s.stayAwake,
+		s.tidy,
 		s.marks.run,
 		s.lanes.expire,
 		func(ctx context.Context) { s.reports.loop(ctx, cfg.ReportInterval, s.reports.flushReceipts) },
