@@ -198,12 +198,17 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	return nil
 }
 
-// handler puts the socket beside the API.
-func handler(srv *gateway.Server, api http.Handler) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("/im/connect", srv)
-	mux.Handle("/", api)
-	return mux
+// handler puts the socket beside the API. It is no ServeMux, which answers
+// unclean paths with a redirect that says nothing about other origins, so that
+// browsers show an error of their own. Preflights are the API's, as on any path.
+func handler(socket, api http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/im/connect" && r.Method != http.MethodOptions {
+			socket.ServeHTTP(w, r)
+			return
+		}
+		api.ServeHTTP(w, r)
+	})
 }
 
 // serve listens on the public address and on the gateway's own, if there is

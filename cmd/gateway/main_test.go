@@ -51,6 +51,26 @@ func TestConfigRefusesWhatCannotWork(t *testing.T) {
 	}
 }
 
+// Every path gets its answer at once, and the socket only what may be a
+// handshake.
+func TestHandler(t *testing.T) {
+	says := func(name string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(name)) })
+	}
+	h := handler(says("socket"), says("api"))
+	for request, want := range map[string]string{
+		"GET /im/connect": "socket", "POST /im/connect": "socket", "OPTIONS /im/connect": "api", "GET /im/connect/": "api",
+		"GET /api//sessions": "api", "GET /api/../x": "api", "OPTIONS //": "api", "GET /": "api",
+	} {
+		method, path, _ := strings.Cut(request, " ")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(method, "http://im.example"+path, nil))
+		if w.Code != http.StatusOK || w.Body.String() != want {
+			t.Errorf("%s: %d %q", request, w.Code, w.Body)
+		}
+	}
+}
+
 // The gateway is the least trusted process: it must not be able to reach the
 // stores, nor drag in another service.
 func TestDeps(t *testing.T) {

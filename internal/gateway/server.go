@@ -121,7 +121,7 @@ func New(deps Deps) (*Server, error) {
 	s.reports = &reports{s: s}
 	s.m = newMetrics(deps.Registry, s)
 	s.identity = newIdentity(&cfg, deps.Auth, deps.Log, s.revoke)
-	s.upgrader = newUpgrader()
+	s.upgrader = newUpgrader(s.describe("handshake_invalid").Text)
 
 	for _, loop := range []func(context.Context){
 		s.heartbeat,

@@ -21,7 +21,8 @@ import (
 // subprotocol offered by clients that send their token as the one after it.
 const subprotocol = "bearer"
 
-func newUpgrader() websocket.Upgrader {
+// newUpgrader makes an upgrader that says text to whatever is no handshake.
+func newUpgrader(text string) websocket.Upgrader {
 	return websocket.Upgrader{
 		HandshakeTimeout: 10 * time.Second,
 		ReadBufferSize:   256, // of gorilla's own reader, which is not used after the handshake
@@ -29,7 +30,7 @@ func newUpgrader() websocket.Upgrader {
 		Subprotocols:     []string{subprotocol},
 		CheckOrigin:      func(*http.Request) bool { return true }, // checked before
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, _ error) {
-			reject(w, status, http.StatusText(status))
+			reject(w, status, text)
 		},
 	}
 }
@@ -56,7 +57,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.Method != http.MethodGet {
 		w.Header().Set("Allow", http.MethodGet)
-		fail(http.StatusMethodNotAllowed, "handshake_invalid")
+		fail(http.StatusMethodNotAllowed, "method_not_allowed")
 		return
 	}
 	if s.draining.Load() || s.hub.count.Load() >= int64(s.cfg.MaxConnections) {
