@@ -12,8 +12,8 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strings"
 
+	"golang.org/x/text/language"
 	"gopkg.in/yaml.v3"
 )
 
@@ -79,10 +79,13 @@ func Text(reason, lang string) string {
 // wanted more than Chinese, else Chinese, which the web client is written in
 // when it does not say so explicitly.
 func Language(accept string) string {
-	for item := range strings.SplitSeq(accept, ",") {
-		tag, _, _ := strings.Cut(strings.TrimSpace(item), ";")
-		switch primary, _, _ := strings.Cut(strings.ToLower(tag), "-"); primary {
-		case "zh", "*", "":
+	wanted, _, err := language.ParseAcceptLanguage(accept) // by weight, without the unwanted
+	if err != nil {
+		return Chinese
+	}
+	for _, tag := range wanted {
+		switch base, _ := tag.Base(); base.String() {
+		case "zh", "mul": // mul is what * means
 			return Chinese
 		case "en":
 			return English

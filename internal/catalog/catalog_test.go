@@ -56,6 +56,7 @@ func TestLanguage(t *testing.T) {
 	for header, want := range map[string]string{
 		"": Chinese, "*": Chinese, "zh-CN,zh;q=0.9,en;q=0.8": Chinese, "en": English, "en-US,en;q=0.9,zh;q=0.1": English,
 		"fr, en;q=0.5": English, "fr": Chinese, "EN-gb": English, ";;,": Chinese, "fr;q=1,*": Chinese,
+		"en;q=0.1,zh;q=0.9": Chinese, "zh;q=0,en": English, "zh-Hant-TW": Chinese,
 	} {
 		require.Equal(t, want, Language(header), "%q", header)
 	}
