@@ -26,7 +26,7 @@ var byExtension = map[string]string{
 	".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp",
 	".apng": "image/apng", ".bmp": "image/bmp",
 	".wav": "audio/wav", ".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".m4a": "audio/mp4", ".aac": "audio/aac", ".flac": "audio/flac",
-	".mp4": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime",
+	".oga": "audio/ogg", ".opus": "audio/ogg", ".mp4": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime", ".ogv": "video/ogg",
 }
 
 // mediaType decides what a file is: by its bytes, by its name only when they do
@@ -35,7 +35,7 @@ func mediaType(kind *mimetype.MIME, name string) string {
 	switch {
 	case kind.Is("audio/x-wav"), kind.Is("audio/wav"), kind.Is("audio/wave"):
 		return "audio/wav"
-	case kind.Is("text/plain"), kind.Is("application/octet-stream"):
+	case kind.Is("text/plain"), kind.Is("application/octet-stream"), kind.Is("application/ogg"): // the last holds sound or video
 		if t, ok := byExtension[path.Ext(name)]; ok {
 			return t
 		}

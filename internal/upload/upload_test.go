@@ -137,6 +137,9 @@ func TestMediaType(t *testing.T) {
 		"d.png":  {"%PDF-1.4", "application/pdf", false},
 		"e.zip":  {"PK\x03\x04", "application/zip", false},
 		"f.wav":  {"garbage", "audio/wav", true},
+		"h.ogg":  {"OggS\x00", "audio/ogg", true},
+		"i.ogv":  {"OggS\x00", "video/ogg", true},
+		"j.txt":  {"OggS\x00", "application/ogg", false},
 		"g.xml":  {"<?xml version=\"1.0\"?><a/>", "text/xml; charset=utf-8", false},
 	} {
 		got := mediaType(mimetype.Detect([]byte(c.head)), name)
