@@ -131,7 +131,8 @@ func (s *Server) AddMembers(ctx context.Context, req *logicv1.AddMembersRequest)
 
 // RemoveMembers implements logicv1.GroupServiceServer. The removed see the
 // notice and nothing after it. Only the owner removes admins, and nobody
-// removes the owner: then nothing happens at all.
+// removes the owner: an admin who tries is refused as a whole, and the owner who
+// selects himself with others removes the others.
 func (s *Server) RemoveMembers(ctx context.Context, req *logicv1.RemoveMembersRequest) (*logicv1.RemoveMembersResponse, error) {
 	users, err := distinctUsers(req.GetUserIds())
 	if err != nil {
@@ -148,6 +149,7 @@ func (s *Server) RemoveMembers(ctx context.Context, req *logicv1.RemoveMembersRe
 		for _, u := range users {
 			switch r := c.role(u); {
 			case r == 0: // not in this group: nothing of his is touched
+			case u == c.actorID() && own == roleOwner: // he stays; the others go
 			case r >= own:
 				return im.E(im.KindForbidden, "group_role_required", nil)
 			default:
