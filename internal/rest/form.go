@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"maps"
 	"mime"
 	"mime/multipart"
 	"net/url"
-	"strconv"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -25,13 +26,14 @@ const (
 	fromText   source = iota // a form field or a query parameter: always text
 	fromString               // a JSON string
 	fromNumber               // a JSON number
+	fromBool                 // true or false in JSON, as the 1 and 0 of the forms
 	fromOther                // any other JSON value
 )
 
 // value is one occurrence of a parameter.
 type value struct {
 	src  source
-	text string // fromText, fromString: the text; else the JSON as it was written
+	text string // fromText, fromString: the text; fromBool: 1 or 0; else the JSON as it was written
 }
 
 // form is the parameters of a request, whatever encoding they came in. Its
@@ -190,7 +192,7 @@ func (f *form) has(name string) bool {
 // text they are written as: codes and passwords look like numbers.
 func (f *form) text(name string) string {
 	v, ok := f.get(name)
-	if ok && v.src == fromOther {
+	if ok && (v.src == fromOther || v.src == fromBool) {
 		f.refuse("parameter_type_invalid")
 		return ""
 	}
@@ -228,7 +230,7 @@ func (f *form) optionalID(name string) int64 {
 }
 
 func asID(v value) (int64, bool) {
-	if v.src == fromOther {
+	if v.src == fromOther || v.src == fromBool {
 		return 0, false
 	}
 	n, ok := wire.ParseInt(v.text)
@@ -259,13 +261,7 @@ func (f *form) ids(name string) []int64 {
 	var all []value
 	all = append(all, f.values[name+"[]"]...)
 	all = append(all, f.values[name]...)
-	for i := 0; ; i++ {
-		v, ok := f.values[indexed(name, i)]
-		if !ok {
-			break
-		}
-		all = append(all, v...)
-	}
+	all = append(all, f.indexed(name)...)
 	var out []int64
 	seen := map[int64]bool{}
 	for _, v := range all {
@@ -284,11 +280,35 @@ func (f *form) ids(name string) []int64 {
 	return out
 }
 
+// indexed are the values of name[0], name[1] and so on, by their indexes. Those
+// may have gaps: who left out an element still means the others.
+func (f *form) indexed(name string) []value {
+	at := map[int64][]value{}
+	for key, vs := range f.values {
+		index, ok := strings.CutPrefix(key, name+"[")
+		if !ok {
+			continue
+		}
+		if index, ok = strings.CutSuffix(index, "]"); !ok {
+			continue
+		}
+		if i, ok := wire.ParseInt(index); ok && i >= 0 {
+			at[i] = vs
+		}
+	}
+	var out []value
+	for _, i := range slices.Sorted(maps.Keys(at)) {
+		out = append(out, at[i]...)
+	}
+	return out
+}
+
 // items are the elements of one occurrence of a list parameter: those of a JSON
-// array, else the value itself, or nothing if it is empty.
+// array (also one written into a form field), else the value itself, or nothing
+// if it is empty.
 func (f *form) items(v value) []value {
 	switch {
-	case v.src == fromOther && strings.HasPrefix(v.text, "["):
+	case v.src != fromString && strings.HasPrefix(v.text, "["):
 		list, err := jsonArray(v.text)
 		if err != nil {
 			f.refuse("body_invalid")
@@ -351,5 +371,3 @@ func (f *form) platform() im.Platform {
 	}
 	return p
 }
-
-func indexed(name string, i int) string { return name + "[" + strconv.Itoa(i) + "]" }

@@ -102,6 +102,8 @@ func TestIDs_AllSpellings(t *testing.T) {
 		"k[]":                parse(t, urlencoded, "k[]=3&k[]=1&k[]=2&k[]=3"),
 		"k":                  parse(t, urlencoded, "k=3&k=1&k=2"),
 		"k[i]":               parse(t, urlencoded, "k[1]=1&k[0]=3&k[2]=2"),
+		"k[i] with gaps":     parse(t, urlencoded, "k[10]=2&k[7]=1&k[2]=3"),
+		"JSON in a field":    parse(t, urlencoded, `k=[3,"1",2]`),
 		"empty elements":     parse(t, urlencoded, "k[]=3&k[]=&k[]=1&k[]=2"),
 		"JSON":               parse(t, "application/json", `{"k":[3,"1",2,3]}`),
 		"JSON with brackets": parse(t, "application/json", `{"k[]":[3,"1",2]}`),
@@ -111,7 +113,7 @@ func TestIDs_AllSpellings(t *testing.T) {
 	}
 	require.Equal(t, []int64{5}, parse(t, "application/json", `{"k":5}`).ids("k"))
 	require.Empty(t, parse(t, "application/json", `{"k":[]}`).ids("k"))
-	for _, bad := range []string{`{"k":[0]}`, `{"k":[-1]}`, `{"k":[1.5]}`, `{"k":[1e3]}`, `{"k":["x"]}`, `{"k":[null]}`, `{"k":[[1]]}`, `{"k":{"a":1}}`, `{"k":[9007199254740992]}`} {
+	for _, bad := range []string{`{"k":[0]}`, `{"k":[-1]}`, `{"k":[1.5]}`, `{"k":[1e3]}`, `{"k":["x"]}`, `{"k":[null]}`, `{"k":[[1]]}`, `{"k":{"a":1}}`, `{"k":[9007199254740992]}`, `{"k":[true]}`, `{"k":true}`, `{"k":"[1]"}`} {
 		f := parse(t, "application/json", bad)
 		f.ids("k")
 		require.Error(t, f.err(), bad)
@@ -248,4 +250,52 @@ func TestJSON_DeepNestingIsCheap(t *testing.T) {
 	_, err := parseBody(strings.NewReader(`{"a":`+deep), "application/json")
 	require.Error(t, err)
 	require.Less(t, time.Since(start), 5*time.Second)
+}
+
+// A browser whose JavaScript lost an id must not silence the whole group.
+func TestMute_WhoIsMeant(t *testing.T) {
+	e := newEdge(t)
+	for sent, want := range map[string]int64{"": 0, "0": 0, "35": 35} {
+		e.ok(e.multipart(http.MethodPost, "/api/groups/24/mute", "user_id", sent, "seconds", "60"))
+		require.Equal(t, want, last[*logicv1.MuteRequest](t, e.backend, "GroupService/Mute").GetUserId(), sent)
+	}
+	n := len(e.calls("GroupService/Mute"))
+	for _, sent := range []string{"null", "undefined", "-1", "x", "9007199254740992"} {
+		e.refused(e.multipart(http.MethodPost, "/api/groups/24/mute", "user_id", sent, "seconds", "60"), 1000)
+	}
+	require.Len(t, e.calls("GroupService/Mute"), n)
+}
+
+func TestSync_CursorsMayBeText(t *testing.T) {
+	e := newEdge(t)
+	e.ok(e.json(http.MethodPost, "/api/sync", `{"cursors":[{"conversation_id":"77","seq":"3"}]}`))
+	cur := last[*logicv1.SyncRequest](t, e.backend, "MessageService/Sync").GetCursors()
+	require.Len(t, cur, 1)
+	require.Equal(t, int64(77), cur[0].GetConversationId())
+	require.Equal(t, int64(3), cur[0].GetSeq())
+	for _, bad := range []string{`"x"`, `""`, `1.5`, `"1.5"`, `true`, `{}`, `9007199254740992`} {
+		e.refused(e.json(http.MethodPost, "/api/sync", `{"cursors":[{"conversation_id":`+bad+`,"seq":3}]}`), 1000)
+	}
+}
+
+// true and false are the 1 and 0 of switches, never text, an id or data.
+func TestJSON_TruthIsForSwitches(t *testing.T) {
+	e := newEdge(t)
+	e.ok(e.json(http.MethodPut, "/api/sessions/900", `{"top_status":true}`))
+	require.True(t, last[*logicv1.UpdateSessionRequest](t, e.backend, "ConversationService/UpdateSession").GetPinned())
+	e.refused(e.json(http.MethodPut, "/api/sessions/900", `{"note":true}`), 1000)
+	e.refused(e.json(http.MethodPost, "/api/sessions", `{"id":true,"type":1}`), 1000)
+	for _, bad := range []string{`"message":true`, `"message":"x","data":true`, `"message":"x","data":false`} {
+		e.refused(e.json(http.MethodPost, "/api/messages/private", `{"msg_client_id":1,"to_id":35,"msg_type":1,`+bad+`}`), 1000)
+	}
+}
+
+// "Load more" in a group asks for user 0 with a cursor that is not there.
+func TestHistory_OfNobodyAlwaysSucceeds(t *testing.T) {
+	e := newEdge(t)
+	for _, page := range []string{"", "12", "undefined", "x", "-1"} {
+		r := e.ok(e.get("/api/messages?to_id=0&pageSize=20&page=" + page))
+		require.JSONEq(t, `{"list":[],"mate":{"pageSize":20,"page":"`+page+`","total":0}}`, r.data)
+	}
+	require.Empty(t, e.calls("MessageService/History"))
 }

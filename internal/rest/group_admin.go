@@ -1,8 +1,6 @@
 package rest
 
 import (
-	"math"
-
 	logicv1 "im-services/api/proto/logic/v1"
 )
 
@@ -55,13 +53,17 @@ func setRole(c *call) (any, error) {
 	return nil, err
 }
 
-// mute silences a member, or everybody if user_id is left out.
+// mute silences a member, or everybody if user_id is left out or 0. "null" is
+// nobody: a client that lost an id must not silence the whole group.
 func mute(c *call) (any, error) {
 	id, in, err := c.idAndForm()
 	if err != nil {
 		return nil, err
 	}
-	user := in.number("user_id", 0, 0, math.MaxInt64, "id_invalid")
+	var user int64
+	if v, _ := in.get("user_id"); v.text != "0" {
+		user = in.optionalID("user_id")
+	}
 	seconds := in.number("seconds", -1, 0, maxMute, "duration_invalid")
 	if seconds < 0 {
 		in.refuse("duration_invalid")

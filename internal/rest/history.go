@@ -23,12 +23,14 @@ func (c *call) historyQuery() (historyQuery, error) {
 	if err != nil {
 		return historyQuery{}, err
 	}
-	var q historyQuery
-	if v, _ := in.get("to_id"); v.text != "0" {
-		q.to = in.id("to_id")
+	q := historyQuery{size: in.pageSize()}
+	if v, _ := in.get("to_id"); v.text == "0" {
+		v, _ = in.get("page")
+		q.page = v.text
+		return q, nil // nothing is asked for, so nothing else matters
 	}
+	q.to = in.id("to_id")
 	q.page, q.before = in.cursor()
-	q.size = in.pageSize()
 	q.plat = in.platform()
 	return q, in.err()
 }
@@ -128,7 +130,7 @@ func syncChanges(c *call) (any, error) {
 		if cur.Conversation <= 0 || cur.Conversation > im.MaxID || cur.Seq < 0 || cur.Seq > im.MaxID {
 			in.refuse("id_invalid")
 		}
-		req.Cursors = append(req.Cursors, &logicv1.Cursor{ConversationId: cur.Conversation, Seq: cur.Seq})
+		req.Cursors = append(req.Cursors, &logicv1.Cursor{ConversationId: int64(cur.Conversation), Seq: int64(cur.Seq)})
 	}
 	if err := in.err(); err != nil {
 		return nil, err

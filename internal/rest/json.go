@@ -42,9 +42,9 @@ func jsonValue(raw json.RawMessage) value {
 	case c == '-' || c >= '0' && c <= '9':
 		return value{src: fromNumber, text: string(raw)}
 	case c == 't':
-		return value{src: fromNumber, text: "1"} // true and false stand for the 1 and 0 of the forms
+		return value{src: fromBool, text: "1"}
 	case c == 'f':
-		return value{src: fromNumber, text: "0"}
+		return value{src: fromBool, text: "0"}
 	}
 	return value{src: fromOther, text: string(raw)}
 }

@@ -104,7 +104,7 @@ func updateSession(c *call) (any, error) {
 		return nil, err
 	}
 	req := &logicv1.UpdateSessionRequest{UserId: int64(c.me), SessionId: id}
-	if !absent(in.text("top_status")) {
+	if v, ok := in.get("top_status"); ok && !absent(v.text) {
 		pinned := in.number("top_status", 0, 0, 1, "top_status_invalid") == 1
 		req.Pinned = &pinned
 	}

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/json"
+	"errors"
 	"time"
 
 	"im-services/internal/im"
@@ -9,8 +10,24 @@ import (
 
 // SyncCursor is what a client holds of one conversation.
 type SyncCursor struct {
-	Conversation int64 `json:"conversation_id"`
-	Seq          int64 `json:"seq"`
+	Conversation Number `json:"conversation_id"`
+	Seq          Number `json:"seq"`
+}
+
+// Number is a whole number in a request's JSON, which may be written as text.
+type Number int64
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (n *Number) UnmarshalJSON(raw []byte) error {
+	if len(raw) > 1 && raw[0] == '"' {
+		raw = raw[1 : len(raw)-1]
+	}
+	v, ok := ParseInt(raw)
+	if !ok {
+		return errors.New("wire: not a whole number")
+	}
+	*n = Number(v)
+	return nil
 }
 
 // SyncBody answers what changed after the client's cursors.
