@@ -19,6 +19,9 @@ const (
 
 func (c *call) loginBody(l *authv1.LoggedIn) wire.LoginBody {
 	id := im.UserID(l.GetUser().GetId())
+	if id.Valid() {
+		c.profiles.cache.Add(id, l.GetUser()) // he sees his own login at once
+	}
 	return wire.LoginBody{
 		ID: id, UID: id.UID(), Name: l.GetUser().GetName(),
 		Avatar: c.avatar(l.GetUser().GetAvatar(), id), Email: l.GetUser().GetEmail(),

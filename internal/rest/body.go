@@ -79,6 +79,16 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, b.err
 }
 
+// sink reads away a body that nobody asked for, before a refusal that came
+// without looking at it: a login that has ended must not look like a broken
+// network to a browser that is sending a file. Who waits to be told to send
+// (Expect) is not.
+func sink(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 && r.Header.Get("Expect") == "" {
+		_, _ = io.Copy(io.Discard, newBody(w, r, drainLimit))
+	}
+}
+
 // drain reads away the rest of an oversized body, as far as that is worth it.
 func (b *body) drain() {
 	b.err, b.left = nil, drainLimit-b.read

@@ -140,7 +140,7 @@ func TestUnknownRoutesAndMethods(t *testing.T) {
 
 func TestTrailingSlash_ServedDirectly(t *testing.T) {
 	e := newEdge(t)
-	for _, path := range []string{"/api/friends/", "/api/sessions/", "/api/messages/?to_id=0", "/api/friends/record/", "/api/user/35/"} {
+	for _, path := range []string{"/api/friends/", "/api/sessions/", "/api/messages/?to_id=0", "/api/friends/record/", "/api/user/35/", "/api/%75ser/3%35"} {
 		e.ok(e.get(path))
 	}
 	e.ok(e.do(http.MethodDelete, "/api/sessions/5/", nil))
@@ -261,4 +261,29 @@ func TestDeadlines_OfTheConnection(t *testing.T) {
 	require.NotEmpty(t, w.read)
 	require.False(t, w.read[0].IsZero(), "a body has to come")
 	require.True(t, w.read[len(w.read)-1].IsZero(), "and has come")
+}
+
+// A refusal that needs no body waits for it all the same: a browser that is
+// still sending would show a network error instead.
+func TestRefusals_ReadTheBodyAway(t *testing.T) {
+	e := newEdge(t)
+	for path, status := range map[string]int{"/api/upload/file": 401, "/api/sessions": 401, "/api/nothing": 404, "/api/groups/list": 405} {
+		body := strings.NewReader(strings.Repeat("x", 3<<20))
+		r := e.do(http.MethodPost, path, body, "Authorization", "")
+		require.Equal(t, status, r.status, path)
+		require.Zero(t, body.Len(), path)
+	}
+	body := strings.NewReader("x")
+	e.do(http.MethodPost, "/api/upload/file", body, "Authorization", "", "Expect", "100-continue")
+	require.Equal(t, 1, body.Len(), "who asks first is told before he sends")
+}
+
+func TestLogin_IsSeenAtOnce(t *testing.T) {
+	e := newEdge(t)
+	e.ok(e.get("/api/user/34"))
+	fresh, _ := proto.Clone(e.users[34]).(*authv1.User)
+	fresh.LastLoginAtMs = 1657111889000
+	e.on("AuthService/Login", &authv1.LoginResponse{Login: &authv1.LoggedIn{User: fresh}}, nil)
+	e.ok(e.form(http.MethodPost, "/api/auth/login", "email", "alice@example.com", "password", "secret"))
+	require.Contains(t, e.ok(e.get("/api/user/34")).data, `"last_login_time":"2022-07-06 20:51:29"`)
 }

@@ -109,16 +109,12 @@ func harden(next http.Handler) http.Handler {
 }
 
 // bothSpellings serves /api paths with and without a trailing slash alike: a
-// redirect would fail the browser's preflight.
+// redirect would fail the browser's preflight. Percent-encoding makes no other
+// path of one either.
 func bothSpellings(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx := chi.RouteContext(r.Context())
-		path := r.URL.Path
-		if r.URL.RawPath != "" {
-			path = r.URL.RawPath
-		}
-		if strings.HasPrefix(path, "/api/") && strings.HasSuffix(path, "/") {
-			ctx.RoutePath = strings.TrimSuffix(path, "/")
+		if strings.HasPrefix(r.URL.Path, "/api/") {
+			chi.RouteContext(r.Context()).RoutePath = strings.TrimSuffix(r.URL.Path, "/")
 		}
 		next.ServeHTTP(w, r)
 	})

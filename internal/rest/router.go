@@ -98,8 +98,8 @@ func (a *api) notFound(w http.ResponseWriter, r *http.Request) {
 func (a *api) notAllowed(routes chi.Routes) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		path := r.URL.Path
-		if p := chi.RouteContext(r.Context()).RoutePath; p != "" && len(path) > 1 {
-			path = strings.TrimSuffix(path, "/")
+		if p := chi.RouteContext(r.Context()).RoutePath; p != "" {
+			path = p
 		}
 		allow := []string{http.MethodOptions}
 		for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {

@@ -395,7 +395,7 @@ func TestGroup_AddOnlyFriendsOrMembers(t *testing.T) {
 
 func TestPathIDs(t *testing.T) {
 	e := newEdge(t)
-	for _, id := range []string{"x", "0", "-1", "1.5", "9007199254740992", "99999999999999999999", "null", "%31"} {
+	for _, id := range []string{"x", "0", "-1", "1.5", "9007199254740992", "99999999999999999999", "null", "1%20", "%201", "1%2e0"} {
 		e.refused(e.get("/api/user/"+id), 1000)
 		e.refused(e.get("/api/friends/"+id), 1000)
 		e.refused(e.get("/api/friends/status/"+id), 1000)
