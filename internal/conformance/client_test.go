@@ -37,13 +37,16 @@ func nextKey() int64 { return time.Now().UnixMilli()*100 + keys.Add(1)%100 }
 
 // user is somebody with an account; the zero user is anonymous.
 type user struct {
-	t     testing.TB
-	edge  string // where he calls
-	ID    int64
-	UID   string
-	Name  string
-	Email string
-	Token string
+	t    testing.TB
+	edge string // where he calls
+	lang string // his Accept-Language
+
+	patience time.Duration // with an answer, if it is not the web client's
+	ID       int64
+	UID      string
+	Name     string
+	Email    string
+	Token    string
 }
 
 func nobody(t testing.TB) *user { return &user{t: t, edge: base} }
@@ -107,6 +110,10 @@ func (a answer) ok() answer {
 	a.t.Helper()
 	require.Equal(a.t, 200, a.status, "%s: %s", a.what, a.body)
 	require.Equal(a.t, 200, a.code, "%s: %s", a.what, a.body)
+	var data any
+	if json.Unmarshal(a.data, &data) == nil {
+		plain(a.t, a.what, data)
+	}
 	return a
 }
 
@@ -151,7 +158,13 @@ func (a answer) list() []map[string]any {
 // is one JSON document with exactly the three members, readable cross-origin.
 func (u *user) call(method, path string, body io.Reader, contentType string) answer {
 	u.t.Helper()
-	resp := u.raw(method, "/api"+path, body, contentType)
+	return u.callAt(method, "/api"+path, body, contentType)
+}
+
+// callAt is call for any path.
+func (u *user) callAt(method, path string, body io.Reader, contentType string) answer {
+	u.t.Helper()
+	resp := u.raw(method, path, body, contentType)
 	a := answer{t: u.t, what: method + " " + path, status: resp.StatusCode, header: resp.Header}
 	var err error
 	a.body, err = io.ReadAll(resp.Body)
@@ -176,6 +189,9 @@ func (u *user) raw(method, path string, body io.Reader, contentType string, head
 	req, err := http.NewRequestWithContext(u.t.Context(), method, u.edge+path, body)
 	require.NoError(u.t, err)
 	req.Header.Set("Origin", "http://localhost:3000")
+	if u.lang != "" {
+		req.Header.Set("Accept-Language", u.lang)
+	}
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
@@ -187,7 +203,11 @@ func (u *user) raw(method, path string, body io.Reader, contentType string, head
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	resp, err := web.Do(req)
+	client := *web
+	if u.patience > 0 {
+		client.Timeout = u.patience
+	}
+	resp, err := client.Do(req)
 	require.NoError(u.t, err)
 	return resp
 }
