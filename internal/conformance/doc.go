@@ -7,6 +7,8 @@
 //
 //	make conformance BASE=http://127.0.0.1:8000
 //
-// With IM_E2E=1 and no base URL it starts a cluster of its own. Every run makes
+// CONFORMANCE_GATEWAYS names single gateways of it, separated by commas, and
+// CONFORMANCE_PROVIDER the host:port at which it expects a login provider (see
+// providerEnv). With IM_E2E=1 and no base URL it starts a cluster of its own. Every run makes
 // accounts of its own and leaves other people's data alone.
 package conformance

@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"strings"
@@ -27,6 +28,13 @@ func run(m *testing.M) int {
 		if list := os.Getenv("CONFORMANCE_GATEWAYS"); list != "" {
 			edges = strings.Split(list, ",")
 		}
+		if addr := os.Getenv("CONFORMANCE_PROVIDER"); addr != "" {
+			stop, err := serveProvider(addr)
+			if err != nil {
+				return fail(err)
+			}
+			defer stop()
+		}
 		return m.Run()
 	}
 	if os.Getenv("IM_E2E") != "1" {
@@ -41,7 +49,19 @@ func run(m *testing.M) int {
 	}
 	startCtx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	c, err := cluster.Start(startCtx, cluster.Options{StateDir: dir, Progress: os.Stderr, External: cluster.ExternalFromEnv()})
+	stopProvider, err := serveProvider("127.0.0.1:0")
+	if err != nil {
+		return fail(err)
+	}
+	defer stopProvider()
+	c, err := cluster.Start(startCtx, cluster.Options{
+		StateDir: dir, Progress: os.Stderr, External: cluster.ExternalFromEnv(),
+		Env: func(_ *cluster.Cluster, name string, env map[string]string) {
+			if strings.HasPrefix(name, "auth-") {
+				maps.Copy(env, providerEnv())
+			}
+		},
+	})
 	if err != nil {
 		return fail(err)
 	}
