@@ -203,6 +203,9 @@ func (u *user) raw(method, path string, body io.Reader, contentType string, head
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
+	if host := req.Header.Get("Host"); host != "" {
+		req.Host = host
+	}
 	client := *web
 	if u.patience > 0 {
 		client.Timeout = u.patience

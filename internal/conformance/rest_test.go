@@ -247,3 +247,21 @@ func TestLogin_IsSeen(t *testing.T) {
 	u.login()
 	require.NotEqual(t, before, last())
 }
+
+// Nobody can make the system hand out addresses of his own.
+func TestURLs_AreThePublicOnes(t *testing.T) {
+	u := newUser(t)
+	const kind = "multipart/form-data; boundary=b"
+	const body = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\nx\r\n--b--\r\n"
+	forged := []string{"Host", "evil.example", "X-Forwarded-Host", "evil.example", "X-Forwarded-Proto", "ftp", "Forwarded", "host=evil.example"}
+	for _, call := range []struct{ method, path, body, kind string }{
+		{http.MethodPost, "/api/upload/file", body, kind}, {http.MethodGet, fmt.Sprintf("/api/user/%d", u.ID), "", ""},
+		{http.MethodGet, "/api/sessions", "", ""}, {http.MethodGet, "/swagger/openapi.json", "", ""},
+	} {
+		resp := u.raw(call.method, call.path, strings.NewReader(call.body), call.kind, forged...)
+		raw := string(readAll(t, resp))
+		require.Equal(t, 200, resp.StatusCode, call.path)
+		require.NotContains(t, raw, "evil.example", call.path)
+		require.NotContains(t, raw, "ftp://", call.path)
+	}
+}
