@@ -23,7 +23,7 @@ var docFiles embed.FS
 const docPolicy = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 
 // docRoutes serves the documentation under /swagger/.
-func docRoutes(r chi.Router, publicURL string) error {
+func docRoutes(r chi.Router, publicURL string, notFound http.HandlerFunc) error {
 	openapi, err := openAPI(publicURL)
 	if err != nil {
 		return err
@@ -59,6 +59,10 @@ func docRoutes(r chi.Router, publicURL string) error {
 	r.Get("/swagger/asyncapi.html", page(html, asyncPage))
 	files := http.StripPrefix("/swagger/ui/", http.FileServerFS(ui))
 	r.Get("/swagger/ui/{file}", func(w http.ResponseWriter, r *http.Request) {
+		if f, err := fs.Stat(ui, chi.URLParam(r, "file")); err != nil || f.IsDir() {
+			notFound(w, r)
+			return
+		}
 		w.Header().Set("Cache-Control", "public, max-age=86400")
 		files.ServeHTTP(w, r)
 	})

@@ -127,7 +127,11 @@ func TestDocs_ArePartOfTheBinary(t *testing.T) {
 	require.Equal(t, 200, get("/swagger/ui/LICENSE").status)
 	require.Equal(t, "/swagger/index.html", get("/swagger/").Header().Get("Location"))
 	require.Equal(t, 404, get("/swagger/ui/").status, "no listing")
-	require.Equal(t, 404, get("/swagger/nothing").status)
+	for _, path := range []string{"/swagger/nothing", "/swagger/ui/nothing.js", "/swagger/ui/.", "/swagger/ui/..", "/swagger/ui/%2e%2e"} {
+		r := get(path)
+		require.Equal(t, 404, r.status, path)
+		require.Equal(t, 404, r.code, path)
+	}
 
 	off := newEdge(t, func(d *Deps) { d.Config.DocsOff = true })
 	require.Equal(t, 404, off.get("/swagger/index.html").status)

@@ -23,7 +23,7 @@ func (a *api) routes() (http.Handler, error) {
 	r.Get("/files/{key}/{name}", a.serveFile)
 	r.Get("/avatars/{file}", a.serveAvatar)
 	if !a.Config.DocsOff {
-		if err := docRoutes(r, a.Config.PublicURL); err != nil {
+		if err := docRoutes(r, a.Config.PublicURL, a.notFound); err != nil {
 			return nil, err
 		}
 	}
