@@ -634,7 +634,7 @@ func TestDefect47_RecallAndVideo(t *testing.T) {
 	require.Equal(t, b.ID, num(f["to_id"]))
 	require.Equal(t, a.Name, f["users"].(map[string]any)["name"]) //nolint:forcetypeassert // an object
 	sb.close()
-	require.Eventually(t, func() bool { return a.post("/messages/video", "to_id", b.ID).code == 500 }, wait, 50*time.Millisecond)
+	soon(t, "who left cannot be rung", func() bool { return a.post("/messages/video", "to_id", b.ID).code == 500 })
 }
 
 func TestDefect48_LongAndPlainTexts(t *testing.T) {

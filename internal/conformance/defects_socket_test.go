@@ -499,7 +499,7 @@ func TestDefect18_PresenceIsTrueOnEveryGateway(t *testing.T) {
 		require.Equal(t, a.ID, num(f["to_id"]))
 		s.close()
 		require.Equal(t, b.ID, num(sa.expectCode(2000)["id"]))
-		require.Eventually(t, func() bool { return status(a) == 2000 }, wait, 50*time.Millisecond)
+		soon(t, "who left is offline", func() bool { return status(a) == 2000 })
 	}
 }
 

@@ -139,11 +139,11 @@ func TestTokens_RefreshLogoutTicketReset(t *testing.T) {
 
 	// A refresh token used twice is stolen: its login ends.
 	nobody(t).post("/auth/refresh", "refresh_token", in["refresh_token"]).refused(401)
-	require.Eventually(t, func() bool { return u.get("/sessions").status == 401 }, 5*time.Second, 100*time.Millisecond)
+	soon(t, "the login ends", func() bool { return u.get("/sessions").status == 401 })
 
 	u.login()
 	u.post("/auth/logout").ok()
-	require.Eventually(t, func() bool { return u.get("/sessions").status == 401 }, 5*time.Second, 100*time.Millisecond)
+	soon(t, "the login ends", func() bool { return u.get("/sessions").status == 401 })
 	nobody(t).post("/auth/logout").refused(401)
 
 	u.login()
@@ -152,7 +152,7 @@ func TestTokens_RefreshLogoutTicketReset(t *testing.T) {
 	n.post("/auth/resetPassword", "email", u.Email, "code", "1234", "password", "another1", "password_repeat", "another1").ok()
 	n.post("/auth/login", "email", u.Email, "password", password).refused(500)
 	n.post("/auth/login", "email", u.Email, "password", "another1").ok()
-	require.Eventually(t, func() bool { return u.get("/sessions").status == 401 }, 5*time.Second, 100*time.Millisecond)
+	soon(t, "the login ends", func() bool { return u.get("/sessions").status == 401 })
 }
 
 func TestTokens_Refused(t *testing.T) {
