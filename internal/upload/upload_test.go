@@ -139,6 +139,10 @@ func TestMediaType(t *testing.T) {
 		"f.wav":  {"garbage", "audio/wav", true},
 		"h.ogg":  {"OggS\x00", "audio/ogg", true},
 		"i.ogv":  {"OggS\x00", "video/ogg", true},
+		"k.flv":  {"FLV\x01", "video/x-flv", true},
+		"l.tiff": {"II*\x00", "image/tiff", true},
+		"m.pdf":  {"garbage", "application/pdf", false},
+		"n.html": {"garbage", "text/plain; charset=utf-8", false},
 		"j.txt":  {"OggS\x00", "application/ogg", false},
 		"g.xml":  {"<?xml version=\"1.0\"?><a/>", "text/xml; charset=utf-8", false},
 	} {
