@@ -22,7 +22,7 @@ var provider string
 // serveProvider starts the provider. A code is the user document that it stands
 // for; "refuse", "broken" and "down" are what they say.
 func serveProvider(addr string) (stop func(), err error) {
-	ln, err := net.Listen("tcp", addr) //nolint:noctx // for the whole run
+	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, err
 	}
