@@ -65,7 +65,7 @@ func newUser(t testing.TB) *user {
 	return u
 }
 
-// patiently makes a call that only prepares a test until the system is not too
+// patiently repeats a call that is safe to repeat until the system is not too
 // busy for it: a machine that builds something else beside is no defect.
 func patiently(call func() answer) answer {
 	for range 10 {
@@ -338,7 +338,7 @@ func (u *user) page(path string) []map[string]any {
 			Total    int
 		}
 	}
-	u.get(path).ok().into(&p)
+	patiently(func() answer { return u.get(path) }).ok().into(&p)
 	require.NotNil(u.t, p.Mate, "mate is always there")
 	require.NotNil(u.t, p.List, "list is an array")
 	return p.List
