@@ -17,7 +17,7 @@ const shipped = "../../deploy/config/friend.yaml"
 func TestConfig_ShippedFileLoads(t *testing.T) {
 	var cfg Config
 	require.NoError(t, config.Load(shipped, &cfg))
-	require.Equal(t, 100, cfg.Friend.RequestsPerDay)
+	require.Equal(t, 3000, cfg.Friend.RequestsPerDay)
 }
 
 func TestConfig_Refuses(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 // the defaults.
 type Config struct {
 	// RequestsPerDay is how many friend requests a user may send in any 24 hours.
+	// The default lets the maker of a group of the largest size ask everybody.
 	RequestsPerDay int `yaml:"requests_per_day"`
 	// MaxFriends is how many friends a user may have. Accepts that race each
 	// other may pass it by the number of racers.
@@ -29,7 +30,7 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	def(&c.RequestsPerDay, 100)
+	def(&c.RequestsPerDay, 3000)
 	def(&c.MaxFriends, 5000)
 	def(&c.ListLimit, 500)
 	def(&c.LogicTimeout, 1500*time.Millisecond)
