@@ -172,10 +172,7 @@ func (s *scanner) interpret(vals *[fieldCount]value) (in Inbound, err error) {
 		if in.To, ok = s.id(vals[fieldTo]); !ok {
 			return in, refuse("to_id_invalid")
 		}
-		if vals[fieldInformation].kind != kindString {
-			return in, refuse("information_invalid")
-		}
-		if in.Text = s.text(vals[fieldInformation]); in.Text == "" {
+		if in.Text = s.words(vals[fieldInformation]); in.Text == "" {
 			return in, refuse("information_invalid")
 		}
 	default: // an answer to a friend request
@@ -270,6 +267,18 @@ func (s *scanner) receipt(in *Inbound, vals *[fieldCount]value) error {
 	}
 	in.MsgID = im.MessageID(id)
 	return nil
+}
+
+// words reads what a person says to another: a text, or a number or boolean as
+// it is spelled. The seed's sample has the number 1 where a text belongs.
+func (s *scanner) words(v value) string {
+	switch v.kind {
+	case kindString:
+		return s.text(v)
+	case kindInt, kindFraction, kindTrue, kindFalse:
+		return string(s.b[v.from:v.to])
+	}
+	return ""
 }
 
 // id reads a number that names something.
