@@ -131,8 +131,9 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 			}
 			return rpc.DialAddr(addr, tel, rpc.WithTLS(tls))
 		},
-		Codec:    codec,
-		Describe: describe,
+		Codec:     codec,
+		Describe:  describe,
+		PublicURL: strings.TrimSuffix(cfg.REST.PublicURL, "/"),
 		BusConnected: func() bool {
 			select {
 			case <-started:

@@ -116,6 +116,11 @@ func TestHandlerRoutes(t *testing.T) {
 			t.Errorf("%s: %d, want the API", path, w.Code)
 		}
 	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodOptions, "/im/connect", nil))
+	if w.Code != http.StatusTeapot {
+		t.Errorf("preflight: %d, want the API", w.Code)
+	}
 }
 
 func TestIncarnationsDiffer(t *testing.T) {

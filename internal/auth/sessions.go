@@ -24,7 +24,7 @@ const (
 	// the leeway of those who verify it.
 	maxAhead = 30 * time.Second
 	// randomBytes is the size of a refresh token, a ticket and an OAuth state.
-	randomBytes = 32
+	randomBytes = token.TicketBytes
 )
 
 // newSecretText returns 256 random bits as text for clients.

@@ -29,6 +29,7 @@ func (e *env) ticket(id *authv1.Identity) string {
 	require.NoError(e.t, err)
 	require.EqualValues(e.t, 30, res.GetExpiresInSeconds())
 	require.Len(e.t, res.GetTicket(), 43, "256 bits")
+	require.True(e.t, token.IsTicket(res.GetTicket()), "gateways look up nothing else")
 	return res.GetTicket()
 }
 

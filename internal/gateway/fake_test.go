@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -414,6 +415,7 @@ type fakeAuth struct {
 
 	mu          sync.Mutex
 	tickets     map[string]*authv1.Identity
+	lookups     atomic.Int32 // of tickets
 	revocations []*authv1.Revocation
 	away        bool
 }
@@ -432,7 +434,7 @@ func newFakeAuth(t testing.TB) *fakeAuth {
 func (a *fakeAuth) claims(user int64) token.Claims {
 	now := time.Now()
 	return token.Claims{
-		UserID: im.UserID(user), Name: "user" + strconv.FormatInt(user, 10), Email: "u@example.com", Avatar: "https://example.com/a.png",
+		UserID: im.UserID(user), Name: "user" + strconv.FormatInt(user, 10), Email: "u@example.com", Avatar: "/avatars/" + strconv.FormatInt(user, 10) + ".png",
 		SessionID: "s" + strconv.FormatInt(user, 10), IssuedAt: now, ExpiresAt: now.Add(time.Hour),
 	}
 }
@@ -474,6 +476,7 @@ func (a *fakeAuth) revoke(v *authv1.Revocation) {
 func (a *fakeAuth) RedeemTicket(_ context.Context, req *authv1.RedeemTicketRequest, _ ...grpc.CallOption) (*authv1.RedeemTicketResponse, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.lookups.Add(1)
 	id := a.tickets[req.GetTicket()]
 	if id == nil {
 		return nil, im.E(im.KindUnauthorized, "ticket_invalid", nil)

@@ -129,7 +129,8 @@ func newWorldWithoutHTTP(t testing.TB, cfg Config) *world {
 			}
 			return e.WS, e.ZH
 		},
-		Config: cfg,
+		PublicURL: "https://im.example",
+		Config:    cfg,
 	})
 	if err != nil {
 		t.Fatal(err)

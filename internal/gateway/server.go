@@ -20,8 +20,8 @@ import (
 	"im-services/internal/wire"
 )
 
-// Deps is what a Server works with. All are required but Log, Registry and
-// BusConnected.
+// Deps is what a Server works with. All are required but Log, Registry,
+// PublicURL and BusConnected.
 type Deps struct {
 	// ID is this incarnation: random at every start of the process.
 	ID            im.GatewayID
@@ -34,6 +34,9 @@ type Deps struct {
 	Codec     *push.Codec
 	// Describe returns the frame code and the text for people of an error's reason.
 	Describe func(reason string) (code int, text string)
+	// PublicURL is where clients reach the deployment, without a trailing slash:
+	// it makes the pictures of those who write absolute.
+	PublicURL string
 	// BusConnected reports whether pushes can come in; while they cannot, logic
 	// is asked more often.
 	BusConnected func() bool
@@ -121,7 +124,7 @@ func New(deps Deps) (*Server, error) {
 	s.reports = &reports{s: s}
 	s.m = newMetrics(deps.Registry, s)
 	s.identity = newIdentity(&cfg, deps.Auth, deps.Log, s.revoke)
-	s.upgrader = newUpgrader(s.describe("handshake_invalid").Text)
+	s.upgrader = s.newUpgrader()
 
 	for _, loop := range []func(context.Context){
 		s.heartbeat,

@@ -240,7 +240,7 @@ func TestFriendFramesIn(t *testing.T) {
 	if f := a.wait(1005, 1); f.num("msg_id") != 46 || f.num("msg_client_id") != 3 {
 		t.Fatalf("%v", f)
 	}
-	if r := w.friend.requests[0]; r.GetRequester().GetId() != 34 || r.GetRequester().GetName() != "user34" || r.GetToUserId() != 35 {
+	if r := w.friend.requests[0]; r.GetRequester().GetId() != 34 || r.GetRequester().GetName() != "user34" || r.GetRequester().GetAvatar() != "https://im.example/avatars/34.png" || r.GetToUserId() != 35 {
 		t.Fatalf("%v", r)
 	}
 	a.send(`{"msg_code":1001,"id":46}`)
@@ -445,7 +445,8 @@ func TestHandshakeRefusals(t *testing.T) {
 		"subprotocol without token":   {"", with("Sec-Websocket-Protocol", "bearer"), 401},
 		"platform":                    {"?platform=fridge&token=" + good, up, 400},
 		"no upgrade":                  {"?token=" + good, nil, 400},
-		"wrong version":               {"?token=" + good, with("Sec-Websocket-Version", "12"), 400},
+		"no ticket either":            {"?token=" + strings.Repeat("x", 42) + "A", up, 401},
+		"wrong version":               {"?token=" + good, with("Sec-Websocket-Version", "12"), 426},
 		"no key":                      {"?token=" + good, with("Sec-Websocket-Key", ""), 400},
 	}
 	for name, tt := range tests {
@@ -457,7 +458,13 @@ func TestHandshakeRefusals(t *testing.T) {
 			if h.Get("Access-Control-Allow-Origin") != "*" || !strings.HasPrefix(h.Get("Content-Type"), "application/json") {
 				t.Errorf("headers %v", h)
 			}
+			if tt.code == 426 && h.Get("Sec-Websocket-Version") != "13" {
+				t.Errorf("no version offered: %v", h)
+			}
 		})
+	}
+	if n := w.auth.lookups.Load(); n != 1 {
+		t.Errorf("auth was asked %d times, only what may be a ticket is looked up", n)
 	}
 	resp, err := http.Post(w.http.URL+"/im/connect?token="+good, "text/plain", nil) //nolint:noctx // a test
 	if err != nil {
@@ -473,7 +480,8 @@ func TestHandshakeRefusals(t *testing.T) {
 func TestHandshakeWaysIn(t *testing.T) {
 	w := newWorld(t, testConfig())
 	good := w.auth.token(t, 34)
-	w.auth.tickets["abcdef"] = &authv1.Identity{UserId: 34, Name: "n", SessionId: "s", IssuedAt: time.Now().Unix(), ExpiresAt: time.Now().Add(time.Hour).Unix()}
+	ticket := strings.Repeat("abcdefg", 6) + "A"
+	w.auth.tickets[ticket] = &authv1.Identity{UserId: 34, Name: "n", SessionId: "s", IssuedAt: time.Now().Unix(), ExpiresAt: time.Now().Add(time.Hour).Unix()}
 	type try struct {
 		query  string
 		header http.Header
@@ -488,7 +496,7 @@ func TestHandshakeWaysIn(t *testing.T) {
 		"empty query, header":    {query: "?token=", header: http.Header{"Authorization": {"Bearer " + good}}},
 		"good query, bad header": {query: "?token=" + good, header: http.Header{"Authorization": {"Bearer null"}}},
 		"subprotocol":            {sub: []string{"bearer", good}},
-		"ticket":                 {query: "?token=abcdef"},
+		"ticket":                 {query: "?token=" + ticket},
 		"foreign origin":         {query: "?token=" + good, header: http.Header{"Origin": {"https://evil.example"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -504,7 +512,7 @@ func TestHandshakeWaysIn(t *testing.T) {
 			_ = ws.Close()
 		})
 	}
-	if _, _, err := websocket.DefaultDialer.Dial(w.url()+"?token=abcdef", nil); err == nil { //nolint:bodyclose // an error
+	if _, _, err := websocket.DefaultDialer.Dial(w.url()+"?token="+ticket, nil); err == nil { //nolint:bodyclose // an error
 		t.Error("the ticket worked twice")
 	}
 }

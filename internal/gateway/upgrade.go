@@ -21,16 +21,22 @@ import (
 // subprotocol offered by clients that send their token as the one after it.
 const subprotocol = "bearer"
 
-// newUpgrader makes an upgrader that says text to whatever is no handshake.
-func newUpgrader(text string) websocket.Upgrader {
+// wsVersion is the one version of the protocol there is (RFC 6455, 4.4).
+const wsVersion = "13"
+
+func (s *Server) newUpgrader() websocket.Upgrader {
 	return websocket.Upgrader{
 		HandshakeTimeout: 10 * time.Second,
 		ReadBufferSize:   256, // of gorilla's own reader, which is not used after the handshake
 		WriteBufferPool:  &sync.Pool{},
 		Subprotocols:     []string{subprotocol},
 		CheckOrigin:      func(*http.Request) bool { return true }, // checked before
-		Error: func(w http.ResponseWriter, _ *http.Request, status int, _ error) {
-			reject(w, status, text)
+		Error: func(w http.ResponseWriter, r *http.Request, status int, _ error) {
+			if v := r.Header.Get("Sec-WebSocket-Version"); v != "" && v != wsVersion {
+				status = http.StatusUpgradeRequired
+			}
+			w.Header().Set("Sec-WebSocket-Version", wsVersion)
+			reject(w, status, s.describe("handshake_invalid").Text)
 		},
 	}
 }
@@ -125,7 +131,8 @@ func (s *Server) accept(nc net.Conn, claims *token.Claims, platform im.Platform,
 		s: s, nc: nc, id: im.ConnID(s.connIDs.Add(1)), user: claims.UserID, platform: platform,
 		ip: ip,
 		who: identityOf{
-			name: claims.Name, email: claims.Email, avatar: claims.Avatar, session: claims.SessionID,
+			name: claims.Name, email: claims.Email, session: claims.SessionID,
+			avatar:   wire.AvatarURL(s.deps.PublicURL, claims.Avatar, claims.UserID),
 			issuedAt: claims.IssuedAt.Unix(), expires: now + time.Until(claims.ExpiresAt) + token.DefaultLeeway,
 		},
 		tokens: float64(s.cfg.FrameBurst), tokensAt: now,

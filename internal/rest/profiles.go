@@ -166,18 +166,12 @@ func (p people) profile(id im.UserID) wire.ProfileBody {
 
 // avatar makes a user's avatar absolute; one who has none gets his generated one.
 func (a *api) avatar(path string, id im.UserID) string {
-	if path == "" && id.Valid() {
-		path = "/avatars/" + id.String() + ".png"
-	}
-	return a.absolute(path)
+	return wire.AvatarURL(a.Config.PublicURL, path, id)
 }
 
 // absolute puts the public URL before a path of ours.
 func (a *api) absolute(path string) string {
-	if strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "//") {
-		return a.Config.PublicURL + path
-	}
-	return path
+	return wire.AbsoluteURL(a.Config.PublicURL, path)
 }
 
 // exists fails with user_not_found for somebody who does not exist.

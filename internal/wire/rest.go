@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	"im-services/internal/im"
@@ -28,6 +29,24 @@ const CodeSuccess = 200
 // Time spells a time in Unix milliseconds in the zone, "" for 0.
 func Time(ms int64, zone *time.Location) string {
 	return string(AppendTime(nil, ms, zone))
+}
+
+// AbsoluteURL puts the public URL of the deployment before a path of ours. What
+// is a URL already stays as it is.
+func AbsoluteURL(public, path string) string {
+	if strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "//") {
+		return public + path
+	}
+	return path
+}
+
+// AvatarURL is the absolute URL of a user's picture, also of one who has none:
+// then it is the one generated for him.
+func AvatarURL(public, path string, id im.UserID) string {
+	if path == "" && id.Valid() {
+		path = "/avatars/" + id.String() + ".png"
+	}
+	return AbsoluteURL(public, path)
 }
 
 // UserBody is a user as others see him. The zero value stands for "no user":
