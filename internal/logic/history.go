@@ -14,6 +14,11 @@ import (
 const (
 	historyDefault = 50
 	historyMax     = 200
+	// historyBytes bounds a page beside its length: messages of the largest size
+	// make it shorter, so that it always fits into an answer. historyRead bounds
+	// what is read at once, and so what a page may cost in memory beyond that.
+	historyBytes = 12 << 20
+	historyRead  = 50
 )
 
 // History implements logicv1.MessageServiceServer. Groups are for members only;
@@ -54,7 +59,7 @@ func (s *Server) History(ctx context.Context, req *logicv1.HistoryRequest) (*log
 		limit = historyDefault
 	}
 	first := max(end-min(limit, historyMax), place.FirstSeq)
-	rows, err := s.store.readMessages(ctx, s.store.db, place.ID, first-1, end-1, historyMax)
+	rows, err := s.store.readNewest(ctx, place.ID, first, end)
 	if err != nil {
 		return nil, failed(err)
 	}
@@ -68,6 +73,30 @@ func (s *Server) History(ctx context.Context, req *logicv1.HistoryRequest) (*log
 		}
 	}
 	return resp, nil
+}
+
+// readNewest reads the messages first <= seq < end of a conversation, without
+// the oldest of them if all would be more than historyBytes.
+func (s *store) readNewest(ctx context.Context, conv im.ConversationID, first, end im.Seq) ([]messageRow, error) {
+	var rows []messageRow
+	for size := 0; first < end; {
+		from := max(first, end-historyRead)
+		part, err := s.readMessages(ctx, s.db, conv, from-1, end-1, historyRead)
+		if err != nil {
+			return nil, err
+		}
+		for i := len(part) - 1; i >= 0; i-- {
+			if size += len(part[i].Text) + len(part[i].DataJSON); size > historyBytes && i < len(part)-1 {
+				return append(part[i+1:], rows...), nil
+			}
+		}
+		rows = append(part, rows...)
+		if size > historyBytes {
+			return rows, nil
+		}
+		end = from
+	}
+	return rows, nil
 }
 
 // kindAndTarget checks what a request talks about.

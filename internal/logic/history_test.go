@@ -481,6 +481,41 @@ func TestSync_LargeAnswersAreCutNotHoled(t *testing.T) {
 	}
 }
 
+// Messages of the largest size make pages shorter, without a gap between them.
+func TestHistory_LargePagesAreCutNotHoled(t *testing.T) {
+	h := newHarness(t)
+	h.befriend(2, 3)
+	data := `"` + strings.Repeat(`\u0000`, 60<<10-2) + `"` // what takes most room as JSON
+	const n = 70
+	for i := int64(1); i <= n; i++ {
+		m := privateSend(2, 3, i, "x")
+		m.DataJson = data
+		h.mustSend(m)
+	}
+	var got []int64
+	for before := int64(0); ; {
+		p := h.history(3, im.Private, 2, before, 200)
+		if p.GetTotal() != n {
+			t.Fatalf("total %d", p.GetTotal())
+		}
+		msgs := p.GetMessages()
+		if len(msgs) == 0 {
+			break
+		}
+		if size := len(msgs) * len(data); size > historyBytes {
+			t.Fatalf("%d bytes in a page", size)
+		}
+		got = append(seqsOf(msgs), got...)
+		before = msgs[0].GetId()
+	}
+	if !slices.Equal(got, upTo(1, n)) {
+		t.Fatalf("seqs %v", got)
+	}
+	if p := h.history(3, im.Private, 2, 0, 20); len(p.GetMessages()) != 20 {
+		t.Fatalf("a page of 20 has %d", len(p.GetMessages()))
+	}
+}
+
 // Were a row ever lost, sync must stop before it and say that it is not whole.
 func TestSync_NeverPassesOverAMissingRow(t *testing.T) {
 	h := newHarness(t)

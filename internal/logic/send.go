@@ -13,6 +13,9 @@ import (
 // maxContent bounds text and data of one message together, in bytes.
 const maxContent = 60 << 10
 
+// maxEscape is how many bytes one byte of text can take as JSON: \u0000.
+const maxEscape = 6
+
 // convKey names the conversation of a send before its id is known: two users,
 // or (lo 0) a group.
 type convKey struct {
@@ -58,9 +61,9 @@ func newSendReq(m *logicv1.Send) (*sendReq, error) {
 		return nil, im.E(im.KindInvalid, "msg_type_invalid", nil)
 	case m.GetText() == "":
 		return nil, im.E(im.KindInvalid, "message_empty", nil)
-	case len(m.GetText())+len(m.GetDataJson()) > maxContent+maxContent/8:
-		// data_json is escaped and so may be somewhat longer than what was sent;
-		// the exact limit is checked at the edge, on the decoded text.
+	case len(m.GetText()) > maxContent || len(m.GetDataJson()) > maxEscape*(maxContent-len(m.GetText()))+2:
+		// data_json is escaped and so may be much longer than what was sent; the
+		// exact limit is checked at the edge, on the decoded text.
 		return nil, im.E(im.KindInvalid, "message_too_large", nil)
 	case m.GetDataJson() != "" && !json.Valid([]byte(m.GetDataJson())):
 		return nil, im.E(im.KindInvalid, "data_invalid", nil)

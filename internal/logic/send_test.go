@@ -80,7 +80,7 @@ func TestNewSendReq_RefusesWhatCanNeverBeStored(t *testing.T) {
 		"to_id_invalid":         func(m *logicv1.Send) { m.ToId = im.MaxID + 1 },
 		"msg_type_invalid":      func(m *logicv1.Send) { m.Type = 128 },
 		"message_empty":         func(m *logicv1.Send) { m.Text = "" },
-		"message_too_large":     func(m *logicv1.Send) { m.Text = strings.Repeat("x", 80<<10) },
+		"message_too_large":     func(m *logicv1.Send) { m.Text = strings.Repeat("x", 60<<10+1) },
 		"data_invalid":          func(m *logicv1.Send) { m.DataJson = "{" },
 		"channel_type_invalid":  func(m *logicv1.Send) { m.Kind = 3 },
 		"not_friends":           func(m *logicv1.Send) { m.ToId = m.SenderId },
@@ -89,6 +89,33 @@ func TestNewSendReq_RefusesWhatCanNeverBeStored(t *testing.T) {
 		spoil(m)
 		if _, err := newSendReq(m); !errors.Is(err, &im.Error{Reason: reason}) {
 			t.Errorf("want %s, got %v", reason, err)
+		}
+	}
+}
+
+// A message of the largest size is stored whatever it is made of: as JSON a
+// byte of it may take six.
+func TestNewSendReq_TakesTheLargestMessageHoweverItIsSpelled(t *testing.T) {
+	for _, tt := range []struct{ text, data string }{
+		{strings.Repeat("\x00", 60<<10), ""},
+		{"x", strings.Repeat(`\u0000`, 60<<10-1)},
+		{strings.Repeat("x", 20<<10), strings.Repeat(`\"`, 40<<10)},
+	} {
+		m := &logicv1.Send{SenderId: 2, ClientMsgId: 1, Kind: 2, ToId: 3, Type: 1, Text: tt.text, DataJson: `"` + tt.data + `"`, Sender: alice}
+		r, err := newSendReq(m)
+		if err != nil {
+			t.Fatalf("%d and %d bytes: %v", len(tt.text), len(tt.data), err)
+		}
+		var want string
+		if err := json.Unmarshal([]byte(m.GetDataJson()), &want); err != nil {
+			t.Fatal(err)
+		}
+		if got := groupMembers(t, r.data)["data"]; want != "" && got != want {
+			t.Errorf("data of %d bytes is changed", len(want))
+		}
+		m.DataJson = `"` + tt.data + strings.Repeat(`\u0000`, 60<<10) + `"`
+		if _, err := newSendReq(m); !errors.Is(err, &im.Error{Reason: "message_too_large"}) {
+			t.Errorf("more than the largest: %v", err)
 		}
 	}
 }
