@@ -174,7 +174,7 @@ func TestTokens_Refused(t *testing.T) {
 
 func TestPreflightAndUnknownPaths(t *testing.T) {
 	n := nobody(t)
-	for _, path := range []string{"/api/sessions", "/api/friends/record", "/nothing"} {
+	for _, path := range []string{"/api/sessions", "/api/friends/record", "/nothing", "/im/connect"} {
 		resp := n.raw(http.MethodOptions, path, nil, "", "Access-Control-Request-Method", "PUT", "Access-Control-Request-Headers", "authorization")
 		require.NoError(t, resp.Body.Close())
 		require.Less(t, resp.StatusCode, 300)
@@ -315,10 +315,15 @@ func TestFriends_Refuse(t *testing.T) {
 func TestFriends_OverTheSocket(t *testing.T) {
 	a, b := newUser(t), newUser(t)
 	sa, sb := a.connect(), b.connect()
-	sa.send(map[string]any{"msg_code": 1000, "to_id": b.ID, "information": "hi", "msg_client_id": 5})
+	sa.send(map[string]any{"msg_code": 1000, "to_id": b.ID, "information": 1, "msg_client_id": 5}) // the seed's sample has a number
 	ack := sa.expectCode(1005)
-	id := num(sb.expectCode(1000)["id"])
+	ask := sb.expectCode(1000)
+	id := num(ask["id"])
 	require.Equal(t, id, num(ack["msg_id"]))
+	require.Equal(t, "1", ask["information"], "text, whatever came in")
+	shown, _ := ask["users"].(map[string]any)
+	require.Equal(t, a.ID, num(shown["id"]))
+	require.True(t, strings.HasPrefix(fmt.Sprint(shown["avatar"]), "http"), "absolute: %v", shown["avatar"])
 	sb.send(map[string]any{"msg_code": 1001, "id": id, "msg_client_id": 6})
 	require.Equal(t, id, num(sb.expectCode(1005)["msg_id"]))
 	sa.expectCode(1001)
