@@ -29,11 +29,11 @@ const password = "secret123"
 var (
 	runID    = strconv.FormatInt(time.Now().UnixMilli()%1e10, 36)
 	accounts atomic.Int64
-	keys     atomic.Int64
+	keys     = time.Now().UnixMilli() * 1000
 )
 
 // nextKey is a msg_client_id that nobody used before.
-func nextKey() int64 { return time.Now().UnixMilli()*100 + keys.Add(1)%100 }
+func nextKey() int64 { return atomic.AddInt64(&keys, 1) }
 
 // user is somebody with an account; the zero user is anonymous.
 type user struct {
