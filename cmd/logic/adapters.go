@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 
 	"im-services/internal/im"
@@ -10,6 +11,18 @@ import (
 	"im-services/internal/platform/bus"
 	"im-services/internal/platform/discovery"
 )
+
+// publisher is the bus in logic's words.
+type publisher struct{ bus *bus.Producer }
+
+// Publish implements logic.Publisher.
+func (p publisher) Publish(ctx context.Context, topic string, bodies ...[]byte) error {
+	err := p.bus.Publish(ctx, topic, bodies...)
+	if errors.Is(err, bus.ErrUnavailable) {
+		return fmt.Errorf("%w: %w", logic.ErrNotPublished, err)
+	}
+	return err
+}
 
 // gateways is the last good list of live gateways.
 type gateways struct {

@@ -109,7 +109,7 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	b.OnClose("discovery", func(context.Context) error { return registry.Close() })
 
 	server, err := logic.New(ctx, logic.Deps{
-		DB: db, Batches: batches, Redis: redis, Bus: producer, Topics: topics(cfg.Bus.NSQDHTTP), Gateways: watchGateways(registry),
+		DB: db, Batches: batches, Redis: redis, Bus: publisher{producer}, Topics: topics(cfg.Bus.NSQDHTTP), Gateways: watchGateways(registry),
 		Codec: codec, Log: tel.Log, Registry: tel.Registry, Config: cfg.Logic,
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	logicv1 "im-services/api/proto/logic/v1"
+	pushv1 "im-services/api/proto/push/v1"
 	"im-services/internal/failpoint"
 	"im-services/internal/im"
 )
@@ -80,7 +81,7 @@ func (s *Server) Notify(ctx context.Context, req *logicv1.NotifyRequest) (*logic
 	if len(req.GetEvent().GetUserIds()) == 0 || req.GetEvent().GetBody() == nil {
 		return nil, im.E(im.KindInvalid, "event_invalid", nil)
 	}
-	n, err := s.pub.event(ctx, req.GetEvent())
+	n, err := s.pub.announce(ctx, []*pushv1.Event{req.GetEvent()})
 	if err != nil {
 		return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
 	}

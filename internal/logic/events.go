@@ -2,6 +2,7 @@ package logic
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -28,23 +29,29 @@ func (p *publisher) publishEvents(ctx context.Context, list []*pushv1.Event) (in
 	}
 	out := map[im.GatewayID][]*pushv1.Event{}
 	for _, e := range list {
-		at := map[im.GatewayID][]int64{}
-		var order []im.GatewayID
-		for _, u := range e.GetUserIds() {
-			for _, g := range places[u] {
-				if at[g] == nil {
-					order = append(order, g)
-				}
-				at[g] = append(at[g], u)
+		address(out, e, places)
+	}
+	_, err = p.sendEvents(ctx, epoch, out)
+	return conns, err
+}
+
+// address adds an event to what goes to each gateway at which it has users.
+func address(out map[im.GatewayID][]*pushv1.Event, e *pushv1.Event, places map[int64][]im.GatewayID) {
+	at := map[im.GatewayID][]int64{}
+	var order []im.GatewayID
+	for _, u := range e.GetUserIds() {
+		for _, g := range places[u] {
+			if at[g] == nil {
+				order = append(order, g)
 			}
-		}
-		for _, g := range order {
-			addressed := proto.CloneOf(e)
-			addressed.UserIds = at[g]
-			out[g] = append(out[g], addressed)
+			at[g] = append(at[g], u)
 		}
 	}
-	return conns, p.sendEvents(ctx, epoch, out)
+	for _, g := range order {
+		addressed := proto.CloneOf(e)
+		addressed.UserIds = at[g]
+		out[g] = append(out[g], addressed)
+	}
 }
 
 // places returns the live gateways of every user of the events.
@@ -96,13 +103,14 @@ func (p *publisher) publishEventsBlind(ctx context.Context, list []*pushv1.Event
 	for _, g := range live {
 		out[g] = list
 	}
-	return p.sendEvents(ctx, "", out)
+	_, err := p.sendEvents(ctx, "", out)
+	return err
 }
 
 // sendEvents seals events into envelopes of bounded size. It tries every
-// gateway and returns the first failure.
-func (p *publisher) sendEvents(ctx context.Context, epoch string, out map[im.GatewayID][]*pushv1.Event) error {
-	var first error
+// gateway and returns the first failure, and the gateways for which the bus took
+// nothing.
+func (p *publisher) sendEvents(ctx context.Context, epoch string, out map[im.GatewayID][]*pushv1.Event) (unsent map[im.GatewayID]bool, first error) {
 	for g, events := range out {
 		var bodies [][]byte
 		for len(events) > 0 {
@@ -113,14 +121,21 @@ func (p *publisher) sendEvents(ctx context.Context, epoch string, out map[im.Gat
 			env.Events, events = events[:n], events[n:]
 			body, err := p.codec.Marshal(env)
 			if err != nil {
-				return err
+				return unsent, err
 			}
 			bodies = append(bodies, body)
 		}
 		p.metrics.envelopes.Add(float64(len(bodies)))
-		if err := p.bus.Publish(ctx, push.Topic(g), bodies...); err != nil && first == nil {
+		err := p.bus.Publish(ctx, push.Topic(g), bodies...)
+		if errors.Is(err, ErrNotPublished) {
+			if unsent == nil {
+				unsent = map[im.GatewayID]bool{}
+			}
+			unsent[g] = true
+		}
+		if err != nil && first == nil {
 			first = err
 		}
 	}
-	return first
+	return unsent, first
 }

@@ -2,6 +2,7 @@ package logic
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -22,6 +23,9 @@ import (
 type Publisher interface {
 	Publish(ctx context.Context, topic string, bodies ...[]byte) error
 }
+
+// ErrNotPublished is what a Publisher returns when the bus has got nothing.
+var ErrNotPublished = errors.New("logic: not published")
 
 // Gateways tells which gateway incarnations are alive. It must keep the last
 // good answer while discovery is away.
@@ -54,6 +58,7 @@ type publisher struct {
 	metrics  *metrics
 	log      *slog.Logger
 	blind    blindUsers
+	late     lateEvents
 
 	lanes []chan *committed
 	wg    sync.WaitGroup
@@ -133,7 +138,7 @@ func (p *publisher) run(ch <-chan *committed) {
 				published.Remove(m.push.GetConversationId())
 			}
 		}
-		if _, err := p.publishEvents(context.Background(), events); err != nil {
+		if _, err := p.announce(context.Background(), events); err != nil {
 			p.log.Warn("events lost", "events", len(events), "err", err)
 		}
 	}

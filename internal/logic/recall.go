@@ -101,7 +101,7 @@ func (s *Server) tellRecall(ctx context.Context, m *messageRow, place *membershi
 		}
 	}
 	if err == nil {
-		_, err = s.pub.publishEvents(ctx, []*pushv1.Event{{UserIds: users, Body: &pushv1.Event_Recall{Recall: recall}}})
+		_, err = s.pub.announce(ctx, []*pushv1.Event{{UserIds: users, Body: &pushv1.Event_Recall{Recall: recall}}})
 	}
 	if err != nil {
 		s.log.WarnContext(ctx, "recall not pushed", "kind", place.Kind, "err", err)

@@ -93,12 +93,14 @@ func New(ctx context.Context, d Deps) (*Server, error) {
 	return s, nil
 }
 
-// Run sweeps the outbox, presence and dead gateways' topics until ctx ends.
+// Run sweeps the outbox, presence and dead gateways' topics and tells
+// latecomers until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.outbox.run(ctx, s.pub.flush) })
 	wg.Go(func() { s.presence.run(ctx) })
 	wg.Go(func() { s.pub.blind.run(ctx, s.routes) })
+	wg.Go(func() { s.pub.runLate(ctx) })
 	wg.Go(func() { s.sweepTopics(ctx) })
 	wg.Wait()
 	return nil
