@@ -40,7 +40,7 @@ func BenchmarkPush(b *testing.B) {
 				u := int64(i + 10)
 				w.srv.accept(&sinkConn{bytes: &bytes, closed: make(chan struct{})}, &token.Claims{
 					UserID: im.UserID(u), IssuedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
-				}, im.PlatformWeb, "")
+				}, im.PlatformWeb, "", time.Now().UnixMilli())
 				d.UserIds = append(d.UserIds, u)
 				d.Pvs = append(d.Pvs, 0)
 			}

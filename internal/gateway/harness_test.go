@@ -450,7 +450,7 @@ func (s *Server) acceptPipe(user int64, platform im.Platform) net.Conn {
 	here, there := net.Pipe()
 	s.accept(there, &token.Claims{
 		UserID: im.UserID(user), SessionID: "s", IssuedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
-	}, platform, "192.0.2.1")
+	}, platform, "192.0.2.1", time.Now().UnixMilli())
 	return here
 }
 

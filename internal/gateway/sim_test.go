@@ -456,7 +456,7 @@ func (s *sim) connect() {
 	s.mu.Unlock()
 	s.srv.accept(sock, &token.Claims{
 		UserID: simUser, SessionID: "s", IssuedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
-	}, im.PlatformWeb, "192.0.2.1")
+	}, im.PlatformWeb, "192.0.2.1", time.Now().UnixMilli())
 }
 
 // cut ends the client's network; he is back after a while. Half the time the

@@ -105,18 +105,21 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(http.StatusBadRequest, "platform_invalid")
 		return
 	}
+	// Taken before the client can know that it is connected: what happens after
+	// that happens after this.
+	made := time.Now().UnixMilli()
 	ws, err := s.upgrader.Upgrade(w, r, nil)
 	if err != nil {
 		s.m.handshakes.WithLabelValues("handshake_invalid").Inc()
 		return // the upgrader has answered
 	}
 	s.m.handshakes.WithLabelValues("ok").Inc()
-	s.accept(ws.NetConn(), &claims, platform, ip)
+	s.accept(ws.NetConn(), &claims, platform, ip, made)
 }
 
 // accept takes over an upgraded socket. Nothing of net/http nor of gorilla is
 // kept: their buffers would cost more than the connection.
-func (s *Server) accept(nc net.Conn, claims *token.Claims, platform im.Platform, ip string) {
+func (s *Server) accept(nc net.Conn, claims *token.Claims, platform im.Platform, ip string, madeMS int64) {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
 	if s.closed {
@@ -140,7 +143,7 @@ func (s *Server) accept(nc net.Conn, claims *token.Claims, platform im.Platform,
 	if t, ok := nc.(syscall.Conn); ok {
 		c.raw, _ = t.SyscallConn() // without one there is a slower way
 	}
-	c.sinceMS.Store(time.Now().UnixMilli())
+	c.sinceMS.Store(madeMS)
 	c.in.src = c
 	c.heard.Store(int64(now))
 	s.hub.add(c)
