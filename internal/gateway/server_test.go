@@ -392,7 +392,7 @@ func TestG16_RevocationClosesSockets(t *testing.T) {
 	w.auth.revoke(&authv1.Revocation{UserId: 35, NotBefore: time.Now().Unix() + 1, ExpiresAt: time.Now().Add(time.Hour).Unix()})
 	w.auth.revoke(&authv1.Revocation{UserId: 36, SessionId: "another"})
 	start := time.Now()
-	if x, y := a.closed(), b.closed(); x != 4001 || y != 4001 || time.Since(start) > 2*time.Second {
+	if x, y := a.closed(), b.closed(); x != 4001 || y != 4001 || time.Since(start) > 5*time.Second {
 		t.Fatalf("close codes %d, %d after %v", x, y, time.Since(start))
 	}
 	if _, err := w.srv.Verify(raw); im.KindOf(err) != im.KindUnauthorized {

@@ -78,8 +78,15 @@ func TestProxy_PassesAndSlows(t *testing.T) {
 		t.Errorf("12 bytes at 60 bytes/s took %s, %v; want 200ms", took, err)
 	}
 	p.Heal()
-	if took, err = ask(c, 5*time.Second); err != nil || took > 100*time.Millisecond {
-		t.Errorf("healed, an answer takes %s, %v", took, err)
+	quickest := time.Hour // a busy machine may hold up one, but not all
+	for range 10 {
+		if took, err = ask(c, 5*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		quickest = min(quickest, took)
+	}
+	if quickest > 100*time.Millisecond {
+		t.Errorf("healed, an answer takes %s", quickest)
 	}
 }
 

@@ -32,9 +32,24 @@ type inbox struct {
 	disconnects atomic.Int32
 }
 
+// producer is one that a busy machine may keep waiting.
 func producer(t *testing.T, addrs ...string) *bus.Producer {
 	t.Helper()
-	p, err := bus.NewProducer(bus.ProducerConfig{Addrs: addrs}, quiet)
+	return producerWithin(t, 10*time.Second, addrs...)
+}
+
+// impatient is a producer with the limit it has in service.
+func impatient(t *testing.T, addrs ...string) *bus.Producer {
+	t.Helper()
+	return producerWithin(t, 0, addrs...)
+}
+
+// slack is what a busy machine may add to a limit that is kept.
+const slack = 2 * time.Second
+
+func producerWithin(t *testing.T, limit time.Duration, addrs ...string) *bus.Producer {
+	t.Helper()
+	p, err := bus.NewProducer(bus.ProducerConfig{Addrs: addrs, PublishTimeout: limit}, quiet)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = p.Close() })
 	return p
@@ -194,8 +209,8 @@ func TestPublish_ConcurrentCallers(t *testing.T) {
 
 func TestPublish_FrozenNSQDNeverBlocks(t *testing.T) {
 	nsqd := testkit.StartNSQ(t)
-	p := producer(t, nsqd.TCP)
-	require.NoError(t, p.Publish(t.Context(), topic, []byte("a")))
+	p := impatient(t, nsqd.TCP)
+	published(t, p, "a")
 
 	freeze(nsqd)
 	body := make([]byte, 512<<10) // fills the socket's buffers soon
@@ -203,7 +218,7 @@ func TestPublish_FrozenNSQDNeverBlocks(t *testing.T) {
 	for range 20 {
 		begin := time.Now()
 		err := p.Publish(t.Context(), topic, body)
-		require.Less(t, time.Since(begin), 400*time.Millisecond)
+		require.Less(t, time.Since(begin), slack)
 		require.Error(t, err)
 		if unavailableErr(err) {
 			unavailable++
@@ -218,7 +233,14 @@ func TestPublish_FrozenNSQDNeverBlocks(t *testing.T) {
 
 	nsqd.Resume()
 	require.Eventually(t, func() bool { return p.Publish(t.Context(), topic, []byte("b")) == nil },
-		5*time.Second, 20*time.Millisecond)
+		10*time.Second, 20*time.Millisecond)
+}
+
+// published publishes to topic, again if a busy machine took too long.
+func published(t *testing.T, p *bus.Producer, body string) {
+	t.Helper()
+	require.Eventually(t, func() bool { return p.Publish(t.Context(), topic, []byte(body)) == nil },
+		10*time.Second, 20*time.Millisecond)
 }
 
 func unavailableErr(err error) bool {
@@ -227,15 +249,15 @@ func unavailableErr(err error) bool {
 
 func TestPublish_FrozenNSQDGivesWayToAHealthyOne(t *testing.T) {
 	first, second := testkit.StartNSQ(t), testkit.NSQ(t)
-	p := producer(t, first.TCP, second.TCP)
-	require.NoError(t, p.Publish(t.Context(), topic, []byte("a")))
+	p := producerWithin(t, time.Second, first.TCP, second.TCP)
+	published(t, p, "a")
 	freeze(first)
 	require.ErrorIs(t, p.Publish(t.Context(), topic, []byte("b")), bus.ErrUnknown)
 	begin := time.Now()
 	for range 50 {
 		require.NoError(t, p.Publish(t.Context(), topic, []byte("c")))
 	}
-	require.Less(t, time.Since(begin), 2*time.Second)
+	require.Less(t, time.Since(begin), 10*time.Second, "each would cost a second if it were asked again")
 	first.Resume()
 }
 
@@ -244,23 +266,23 @@ func TestPublish_DeadNSQD(t *testing.T) {
 	p := producer(t, nsqd.TCP)
 	require.NoError(t, p.Publish(t.Context(), topic, []byte("a")))
 	nsqd.Kill()
-	require.Eventually(t, func() bool { return !p.Healthy() }, 2*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return !p.Healthy() }, 10*time.Second, 10*time.Millisecond)
 	begin := time.Now()
 	require.ErrorIs(t, p.Publish(t.Context(), topic, []byte("b")), bus.ErrUnavailable)
-	require.Less(t, time.Since(begin), 100*time.Millisecond)
+	require.Less(t, time.Since(begin), slack, "it is known to be away")
 	nsqd.Restart()
 	require.Eventually(t, func() bool { return p.Publish(t.Context(), topic, []byte("c")) == nil },
-		2*time.Second, 20*time.Millisecond)
+		time.Second+slack, 20*time.Millisecond)
 }
 
 func TestNewProducer_StartsWithoutNSQD(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0") // accepts and says nothing
 	require.NoError(t, err)
 	defer ln.Close()
-	p := producer(t, ln.Addr().String())
+	p := impatient(t, ln.Addr().String())
 	begin := time.Now()
 	require.ErrorIs(t, p.Publish(t.Context(), topic, []byte("a")), bus.ErrUnavailable)
-	require.Less(t, time.Since(begin), 400*time.Millisecond)
+	require.Less(t, time.Since(begin), slack)
 }
 
 func TestPublish_HonoursTheContext(t *testing.T) {
@@ -273,7 +295,7 @@ func TestPublish_HonoursTheContext(t *testing.T) {
 	defer cancel()
 	begin := time.Now()
 	require.Error(t, p.Publish(ctx, topic, []byte("b")))
-	require.Less(t, time.Since(begin), 150*time.Millisecond)
+	require.Less(t, time.Since(begin), slack, "the producer itself would wait for ten seconds")
 }
 
 func TestConsumer_NoticesAKilledNSQDAndComesBack(t *testing.T) {
@@ -281,11 +303,11 @@ func TestConsumer_NoticesAKilledNSQDAndComesBack(t *testing.T) {
 	c, in := consume(t, bus.ConsumerConfig{Addrs: []string{nsqd.TCP}, Topic: topic})
 	connected(t, c, 10*time.Second)
 	nsqd.Kill()
-	require.Eventually(t, func() bool { return !c.Connected() }, time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return !c.Connected() }, slack, 5*time.Millisecond)
 	require.EqualValues(t, 1, in.disconnects.Load())
 	nsqd.Restart()
-	connected(t, c, 2*time.Second)
-	require.Eventually(t, func() bool { return in.connects.Load() == 2 }, time.Second, 5*time.Millisecond)
+	connected(t, c, time.Second+slack)
+	require.Eventually(t, func() bool { return in.connects.Load() == 2 }, slack, 5*time.Millisecond)
 
 	p := producer(t, nsqd.TCP)
 	require.NoError(t, p.Publish(t.Context(), topic, []byte("again")))
@@ -293,6 +315,7 @@ func TestConsumer_NoticesAKilledNSQDAndComesBack(t *testing.T) {
 }
 
 func TestConsumer_NoticesAFrozenNSQD(t *testing.T) {
+	t.Parallel() // with the other that mostly waits
 	nsqd := testkit.StartNSQ(t)
 	c, in := consume(t, bus.ConsumerConfig{Addrs: []string{nsqd.TCP}, Topic: topic})
 	connected(t, c, 10*time.Second)
@@ -306,6 +329,7 @@ func TestConsumer_NoticesAFrozenNSQD(t *testing.T) {
 }
 
 func TestConsumer_ASlowHandlerKeepsItsConnection(t *testing.T) {
+	t.Parallel()
 	nsqd := testkit.NSQ(t)
 	var once sync.Once
 	var lost atomic.Int32
@@ -399,7 +423,7 @@ func TestConsumer_TwoNSQDs(t *testing.T) {
 	require.NoError(t, producer(t, b.TCP).Publish(t.Context(), topic, []byte("b")))
 	require.Equal(t, "b", in.next(t))
 	a.Kill()
-	require.Eventually(t, func() bool { return !c.Connected() }, time.Second, 5*time.Millisecond,
+	require.Eventually(t, func() bool { return !c.Connected() }, slack, 5*time.Millisecond,
 		"a message could have come through either")
 	require.NoError(t, producer(t, b.TCP).Publish(t.Context(), topic, []byte("c")))
 	require.Equal(t, "c", in.next(t))
@@ -485,17 +509,17 @@ func TestConsumer_FollowsLookup(t *testing.T) {
 	require.Eventually(t, func() bool {
 		topics, err := bus.ListTopics(t.Context(), b.HTTP)
 		return err == nil && len(topics) == 1 && topics[0].Clients == 1
-	}, 5*time.Second, 20*time.Millisecond)
+	}, 10*time.Second, 20*time.Millisecond)
 	require.NoError(t, pb.Publish(t.Context(), topic, []byte("b")))
 	require.Equal(t, "b", in.next(t))
 
 	// One that is dead and not listed any more does not count against the rest.
 	a.Kill()
-	require.Eventually(t, func() bool { return !c.Connected() }, 2*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return !c.Connected() }, slack, 5*time.Millisecond)
 	mu.Lock()
 	nodes = []string{b.TCP}
 	mu.Unlock()
-	connected(t, c, 5*time.Second)
+	connected(t, c, 10*time.Second)
 }
 
 func BenchmarkPublish(b *testing.B) {

