@@ -202,7 +202,11 @@ func TestBadTokens(t *testing.T) {
 	require.NoError(t, err)
 	other := strings.Replace(string(payload), fmt.Sprint(a.ID), fmt.Sprint(a.ID-1), 1)
 	require.NotEqual(t, string(payload), other)
-	time.Sleep(time.Second) // a logout is known everywhere within a second
+	for n := 1; n <= 2; n++ {
+		require.Eventually(t, func() bool {
+			return imclient.CodeOf(out.api.At(system.GatewayURL(n)).Call(soon(t), http.MethodGet, "/api/friends", nil, nil)) == 401
+		}, time.Second+busySlack, 50*time.Millisecond, "a logout is known everywhere within a second")
+	}
 
 	for name, token := range map[string]string{
 		"none": "", "the word null": "null", "nonsense": "a.b.c", "cut": a.Token[:len(a.Token)-4],

@@ -21,6 +21,8 @@ type loadOptions struct {
 	pairs int // pairs of friends who write to each other
 	group int // members of one group in which all write; 0: none
 	rate  int // messages per second, all together
+
+	pending int // how many may be unsettled before a person waits; 0: the client's default
 }
 
 // load is people talking, and the memory of what they were told: enough to say
@@ -30,6 +32,8 @@ type load struct {
 	people  []*person
 	threads []*thread
 	rate    int
+	pending int
+	counts  []int // posted so far, by writer
 }
 
 // person is a user with a client that reconnects and sends again.
@@ -88,7 +92,7 @@ func (th *thread) to(p *person) int64 {
 // until all are there.
 func newLoad(t testing.TB, o loadOptions) *load {
 	t.Helper()
-	l := &load{t: t, rate: o.rate}
+	l := &load{t: t, rate: o.rate, pending: o.pending}
 	for range o.pairs {
 		a, b := friends(t)
 		l.thread(imclient.Private, 0, l.join(a, 1), l.join(b, 2))
@@ -123,7 +127,7 @@ func (l *load) join(u *someone, n int) *person {
 	p := &person{someone: u, shown: map[int64][]row{}, acked: map[int64]ackedSend{}, posts: map[int64]*post{}, again: map[int64]bool{}, at: map[int64]time.Duration{}}
 	cfg := imclient.Config{
 		User: u.User, Addresses: gateways(n), Heartbeat: time.Second, Silence: 5 * time.Second, AckTimeout: 3 * time.Second,
-		BackoffMax: time.Second,
+		BackoffMax: time.Second, MaxPending: l.pending,
 		OnMessage: func(f *imclient.Frame, _ bool) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -190,15 +194,17 @@ func (l *load) runUntil(ctx context.Context) {
 			writers = append(writers, writer{p, th})
 		}
 	}
-	counts := make([]int, len(writers))
+	if l.counts == nil {
+		l.counts = make([]int, len(writers))
+	}
 	begin := time.Now()
 	for sent := 0; ctx.Err() == nil; {
 		// Open loop: what is due by now is posted, however slow the answers are.
-		for due := int(time.Since(begin).Seconds() * float64(l.rate)); sent < due; sent++ {
+		for due := int(time.Since(begin).Seconds() * float64(l.rate)); sent < due && ctx.Err() == nil; sent++ {
 			i := sent % len(writers)
 			w := writers[i]
-			counts[i]++
-			if err := w.p.post(ctx, w.th, counts[i]); err != nil && ctx.Err() == nil {
+			l.counts[i]++
+			if err := w.p.post(ctx, w.th, l.counts[i]); err != nil && ctx.Err() == nil {
 				l.t.Errorf("post: %v", err)
 				return
 			}
@@ -230,7 +236,8 @@ func (p *person) post(ctx context.Context, th *thread, n int) error {
 // acknowledged messages of others, and no longer than a healed system needs.
 func (l *load) settle() {
 	l.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	const limit = time.Minute // half of it would do on a machine with nothing else to do
+	deadline := time.Now().Add(limit)
 	for {
 		var missing []string
 		for _, p := range l.people {
@@ -249,7 +256,7 @@ func (l *load) settle() {
 			return
 		}
 		if time.Now().After(deadline) {
-			l.t.Fatalf("not settled after 30s: %v", missing)
+			l.t.Fatalf("not settled after %s: %v", limit, missing)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
