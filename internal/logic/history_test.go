@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 
@@ -611,7 +610,7 @@ func TestDefect47_RecallBlanksAndTells(t *testing.T) {
 }
 
 func TestRecall_WindowNoticesAndMembership(t *testing.T) {
-	h := newHarness(t, func(c *Config) { c.RecallWindow = 300 * time.Millisecond })
+	h := newHarness(t)
 	group := h.group(10, 11)
 	notice, _ := h.lastNotice(group)
 	try := func(u im.UserID, id int64) error {
@@ -622,7 +621,7 @@ func TestRecall_WindowNoticesAndMembership(t *testing.T) {
 	first := h.mustSend(groupSend(11, group, 1, "x"))
 	must(t, try(11, first.GetMessageId()))
 	second := h.mustSend(groupSend(11, group, 2, "x"))
-	time.Sleep(400 * time.Millisecond)
+	h.exec(`UPDATE messages SET sent_at_ms = sent_at_ms - ? WHERE id = ?`, h.cfg.RecallWindow.Milliseconds()+1, second.GetMessageId())
 	wantReason(t, "too late", try(11, second.GetMessageId()), "recall_refused")
 	third := h.mustSend(groupSend(11, group, 3, "x"))
 	must(t, h.kick(10, group, 11))
