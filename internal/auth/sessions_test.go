@@ -145,7 +145,7 @@ func TestG16_LogoutEndsTheLoginSession(t *testing.T) {
 	start := time.Now()
 	e.mustLogout(c)
 	require.True(t, e.replica(debugMode).revoked(c), "every replica's feed has it")
-	require.Less(t, time.Since(start), 2*time.Second)
+	require.Less(t, time.Since(start), 5*time.Second)
 	_, err := e.refreshWith(one.GetRefreshToken())
 	requireReason(t, "refresh_invalid", err)
 	require.False(t, e.revoked(e.mustVerify(two.GetAccessToken())))

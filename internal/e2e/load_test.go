@@ -320,7 +320,7 @@ func (l *load) check() {
 	for _, th := range l.threads {
 		var first []imclient.Row
 		for _, p := range th.people {
-			rows, err := p.api.History(soon(t), th.channel, th.to(p))
+			rows, err := p.api.History(bounded(t, 2*time.Minute), th.channel, th.to(p)) // many pages
 			require.NoError(t, err)
 			if first == nil {
 				first = rows

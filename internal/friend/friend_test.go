@@ -25,10 +25,15 @@ import (
 // openDB returns a fresh, migrated database.
 func openDB(t testing.TB) *sqlx.DB {
 	t.Helper()
-	db, err := database.Open(t.Context(), database.Config{DSN: config.Secret(testkit.MySQL(t))})
+	cfg := database.Config{DSN: config.Secret(testkit.MySQL(t))}
+	// A change of schema takes as long as it takes.
+	patient, err := database.Open(t.Context(), cfg.ForMigration())
+	require.NoError(t, err)
+	require.NoError(t, database.Migrate(t.Context(), patient, Migrations, MigrationsDir, VersionTable))
+	require.NoError(t, patient.Close())
+	db, err := database.Open(t.Context(), cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = db.Close() })
-	require.NoError(t, database.Migrate(t.Context(), db, Migrations, MigrationsDir, VersionTable))
 	return db
 }
 
