@@ -171,10 +171,11 @@ func dial(t testing.TB, u *someone, n int, platform string) *imclient.Socket {
 }
 
 // next reads frames until one has the code; it fails after a while, or at a
-// frame with a code in not.
+// frame with a code in not. The while is longer than any promise: after ten seconds
+// a push is found to be missing.
 func next(t testing.TB, s *imclient.Socket, code int, not ...int) *imclient.Frame {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(20 * time.Second)
 	for time.Now().Before(deadline) {
 		f, err := s.Read(time.Until(deadline))
 		require.NoError(t, err, "waiting for frame %d", code)
