@@ -104,19 +104,11 @@ func asyncRowOf(name, action string, m asyncMessage) (asyncRow, error) {
 			continue
 		}
 		for _, prop := range pairs(p.value) {
-			var s struct {
-				Type        any
-				Description string
-				Const       any
-			}
+			var s asyncProperty
 			if err := prop.value.Decode(&s); err != nil {
 				return row, fmt.Errorf("rest: asyncapi.yaml: %s.%s: %w", name, prop.key, err)
 			}
-			t := strings.Trim(fmt.Sprint(s.Type), "[]")
-			if s.Const != nil {
-				t = fmt.Sprintf("%v (always)", s.Const)
-			}
-			row.Members = append(row.Members, asyncMember{Name: prop.key, Type: t, Text: s.Description, Required: required[prop.key]})
+			row.Members = append(row.Members, asyncMember{Name: prop.key, Type: s.kind(), Text: s.Description, Required: required[prop.key]})
 		}
 	}
 	for _, e := range m.Examples {
@@ -127,6 +119,32 @@ func asyncRowOf(name, action string, m asyncMessage) (asyncRow, error) {
 		row.Examples = append(row.Examples, string(b))
 	}
 	return row, nil
+}
+
+// asyncProperty is the schema of one member.
+type asyncProperty struct {
+	Type        any // a name or a list of names
+	Description string
+	Const       any
+	Enum        []any
+}
+
+// kind says in words which values a member takes.
+func (p asyncProperty) kind() string {
+	names, ok := p.Type.([]any)
+	switch {
+	case p.Const != nil:
+		return fmt.Sprintf("%v (always)", p.Const)
+	case p.Enum != nil:
+		names = p.Enum
+	case !ok:
+		names = []any{p.Type}
+	}
+	words := make([]string, len(names))
+	for i, name := range names {
+		words[i] = fmt.Sprint(name)
+	}
+	return strings.Join(words, " or ")
 }
 
 type pair struct {

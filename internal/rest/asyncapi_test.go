@@ -62,6 +62,38 @@ func TestAsyncAPI_ExamplesFitTheirSchemas(t *testing.T) {
 	}
 }
 
+// A comma in a description without quotes ends it, and the rest becomes a member
+// without a value.
+func TestDocs_NothingIsCutOff(t *testing.T) {
+	var walk func(file string, n *yaml.Node)
+	walk = func(file string, n *yaml.Node) {
+		if n.Kind == yaml.ScalarNode {
+			require.NotEqual(t, "!!null", n.Tag, "%s, line %d", file, n.Line)
+		}
+		for _, c := range n.Content {
+			walk(file, c)
+		}
+	}
+	for _, file := range []string{"docs/asyncapi.yaml", "docs/openapi.yaml"} {
+		src, err := docFiles.ReadFile(file)
+		require.NoError(t, err)
+		var doc yaml.Node
+		require.NoError(t, yaml.Unmarshal(src, &doc))
+		walk(file, &doc)
+	}
+}
+
+func TestAsyncAPIPage_SaysWhatMembersTake(t *testing.T) {
+	src, err := docFiles.ReadFile("docs/asyncapi.yaml")
+	require.NoError(t, err)
+	page, err := asyncAPIPage(src)
+	require.NoError(t, err)
+	for _, want := range []string{"1001 or 1002", "1004 (always)", "integer or string", "the other user, or the group"} {
+		require.Contains(t, string(page), want)
+	}
+	require.NotContains(t, string(page), "nil")
+}
+
 // Every frame is in the document, in the right direction, and what it tells
 // people to send is what the decoder takes.
 func TestAsyncAPI_IsTheProtocol(t *testing.T) {
