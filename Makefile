@@ -9,6 +9,7 @@ PORT     ?= 8000
 GATEWAYS ?= 2
 LOGICS   ?= 2
 CLUSTER   = .local/bin/cluster
+# NAME or SERVICE is one process (logic-1), all of a kind (logic), or several of them.
 
 .DEFAULT_GOAL := help
 
@@ -40,11 +41,11 @@ ps: cluster-bin ## what runs, and whether it is ready
 
 .PHONY: logs
 logs: cluster-bin ## the ends of the logs; make logs NAME=gateway-1 FOLLOW=1
-	@$(CLUSTER) logs $(if $(FOLLOW),-f) $(NAME)
+	@$(CLUSTER) logs $(if $(FOLLOW),-f) $(NAME) $(SERVICE)
 
 .PHONY: restart
-restart: cluster-bin ## build, then restart the services one after another; NAME= selects
-	@$(CLUSTER) restart $(NAME)
+restart: cluster-bin ## build, then restart the services one after another; NAME= or SERVICE= selects
+	@$(CLUSTER) restart $(NAME) $(SERVICE)
 
 .PHONY: demo
 demo: cluster-bin ## send one message across two gateways
@@ -62,13 +63,21 @@ $(DOCKER_ENV):
 	@mkdir -p .local
 	@umask 077; printf 'IM_PUSH_KEY=%s\nIM_MYSQL_PASSWORD=%s\n' "$(RANDOM_KEY)" "$(RANDOM_KEY)" > $@
 
+DOCKER      = IM_PORT=$(PORT) IM_PUBLIC_URL=http://127.0.0.1:$(PORT) $(COMPOSE) --env-file $(DOCKER_ENV) -f deploy/docker-compose.yaml
+
 .PHONY: up-docker
-up-docker: $(DOCKER_ENV) ## the same system in containers; needs a Docker engine that can pull images
-	$(COMPOSE) --env-file $(DOCKER_ENV) -f deploy/docker-compose.yaml up -d --build
+up-docker: $(DOCKER_ENV) cluster-bin ## the same system in containers; needs a Docker engine that can pull images
+	@$(DOCKER) ps >/dev/null 2>&1 || { \
+		echo "No Docker engine answers to '$(COMPOSE)'. Way out:"; \
+		echo "  start it, or let your user reach it: docker info says what is wrong"; \
+		echo "  install it: https://docs.docker.com/engine/install/ with the compose plugin, or docker-compose 1.29"; \
+		echo "  do without: make up runs the same system with nothing installed"; exit 1; }
+	$(DOCKER) up -d --build
+	@$(CLUSTER) demo -url http://127.0.0.1:$(PORT)
 
 .PHONY: down-docker
 down-docker: $(DOCKER_ENV) ## stop the containers; data stays
-	$(COMPOSE) --env-file $(DOCKER_ENV) -f deploy/docker-compose.yaml down
+	$(DOCKER) down
 
 # --- code
 
@@ -138,7 +147,7 @@ PROVE ?=
 
 .PHONY: prove-checker
 prove-checker: ## the checker must find each of 24 faults on purpose within a minute
-	PROVE="$(PROVE)" PROVE_TABLE=$(CURDIR)/.local/prove-checker.md $(GO) test -tags seeded -count=1 -timeout 60m -v -run ProveChecker ./internal/seeded
+	PROVE="$(PROVE)" PROVE_TABLE="$(CURDIR)/.local/prove-checker.md" $(GO) test -tags seeded -count=1 -timeout 60m -v -run ProveChecker ./internal/seeded
 
 # SIM is how many schedules; SIM_SEED=7 repeats one.
 SIM ?= 20000

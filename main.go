@@ -59,7 +59,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer c.Stop()
-	_, _ = fmt.Fprintf(os.Stdout, "\nready: %s/   API reference: %s/swagger/index.html   stop: Ctrl-C\n", c.PublicURL(), c.PublicURL())
+	_, _ = fmt.Fprintf(os.Stdout, "\nready; Ctrl-C stops it\n%s\n", c.Info().Places())
 	<-ctx.Done()
 	return nil
 }

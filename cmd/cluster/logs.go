@@ -13,19 +13,22 @@ import (
 // logs prints the last lines of the named logs, or of all, each line with its
 // process's name, and follows them if asked to.
 func logs(ctx context.Context, s settings) error {
-	names := s.names
-	if len(names) == 0 {
-		files, err := filepath.Glob(s.state.LogFile("*"))
-		if err != nil {
+	files, err := filepath.Glob(s.state.LogFile("*"))
+	if err != nil {
+		return err
+	}
+	if len(files) == 0 {
+		say("no logs yet: make up")
+		return nil
+	}
+	var names []string
+	for _, file := range files {
+		names = append(names, strings.TrimSuffix(filepath.Base(file), ".log"))
+	}
+	if len(s.names) > 0 {
+		if names, err = expand(names, s.names); err != nil {
 			return err
 		}
-		for _, file := range files {
-			names = append(names, strings.TrimSuffix(filepath.Base(file), ".log"))
-		}
-	}
-	if len(names) == 0 {
-		say("no logs yet")
-		return nil
 	}
 	width := 0
 	for _, name := range names {

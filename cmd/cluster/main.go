@@ -11,6 +11,7 @@
 //	cluster run       start everything in the foreground, until Ctrl-C
 //	cluster clean     delete data, logs and secrets; the cluster must be down
 //
+// A name is that of a process, "logic-1", or of all of a kind, "logic".
 // Everything it keeps is in one folder, -state.
 package main
 
@@ -46,6 +47,7 @@ type settings struct {
 	follow bool
 	lines  int
 	noDemo bool
+	url    string
 	flags  []string // as given, to hand on
 }
 
@@ -89,6 +91,7 @@ func parse(name string, args []string) (settings, error) {
 	fs.BoolVar(&s.follow, "f", false, "logs: follow them")
 	fs.IntVar(&s.lines, "n", 20, "logs: how many lines of each")
 	fs.BoolVar(&s.noDemo, "no-demo", false, "up: send no message")
+	fs.StringVar(&s.url, "url", "", "demo: where a system answers, instead of this cluster's gateways")
 	if err := fs.Parse(args); err != nil {
 		return s, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"text/tabwriter"
@@ -76,9 +77,32 @@ func ps(ctx context.Context, s settings) error {
 	_ = w.Flush()
 	say("public: %s (all gateways)", info.PublicURL)
 	if bad > 0 {
-		return fmt.Errorf("%d processes are not ready", bad)
+		return fmt.Errorf("%d of %d processes not ready", bad, len(info.Processes))
 	}
 	return nil
+}
+
+// expand turns the names that a person gave into names of processes: "logic"
+// is every logic there is.
+func expand(processes, given []string) ([]string, error) {
+	var names []string
+	for _, g := range given {
+		found := false
+		for _, name := range processes {
+			number, isKind := strings.CutPrefix(name, g+"-")
+			if name != g && (!isKind || strings.Trim(number, "0123456789") != "") {
+				continue
+			}
+			found = true
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("no process %q; there are %s", g, strings.Join(processes, ", "))
+		}
+	}
+	return names, nil
 }
 
 // signalAll sends sig to the named processes, each only if it is still the one
@@ -91,10 +115,11 @@ func signalAll(s settings, sig syscall.Signal) error {
 	if len(s.names) == 0 {
 		return fmt.Errorf("name one or more of %v", info.Processes)
 	}
-	for _, name := range s.names {
-		if !slices.Contains(info.Processes, name) {
-			return fmt.Errorf("no process %q; there are %v", name, info.Processes)
-		}
+	names, err := expand(info.Processes, s.names)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
 		pid, alive := process.ReadPidFile(s.state.PidFile(name))
 		if !alive {
 			return fmt.Errorf("%s is down", name)

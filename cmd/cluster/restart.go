@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"syscall"
 	"time"
 
@@ -21,7 +20,10 @@ func restart(ctx context.Context, s settings) error {
 	if _, alive := s.state.Supervisor(); err != nil || !alive {
 		return errors.New("the cluster is not up: make up")
 	}
-	names := s.names
+	names, err := expand(info.Processes, s.names)
+	if err != nil {
+		return err
+	}
 	if len(names) == 0 {
 		for _, name := range info.Processes {
 			if _, isService := info.Addrs[name+"/debug"]; isService {
@@ -38,9 +40,6 @@ func restart(ctx context.Context, s settings) error {
 	}
 	say("built, schemas up to date, in %s", round(time.Since(begin)))
 	for _, name := range names {
-		if !slices.Contains(info.Processes, name) {
-			return fmt.Errorf("no process %q; there are %v", name, info.Processes)
-		}
 		begin := time.Now()
 		if err := restartOne(ctx, s.state, info, name); err != nil {
 			return err

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"im-services/internal/cluster"
+	"im-services/internal/cluster/infra"
 	"im-services/internal/cluster/process"
 )
 
@@ -46,16 +47,9 @@ func up(ctx context.Context, s settings) error {
 	}
 	say("")
 	say("ready, message crossed: %s", round(time.Since(begin)))
-	urls(info)
-	return nil
-}
-
-func urls(info cluster.Info) {
-	say("  API             %s/api", info.PublicURL)
-	say("  API reference   %s/swagger/index.html", info.PublicURL)
-	say("  socket          ws%s/im/connect?token=<token>", strings.TrimPrefix(info.PublicURL, "http"))
-	say("  log in as       %s / %s, %s / %s", cluster.DemoSender.Email, cluster.DemoSender.Password, cluster.DemoReceiver.Email, cluster.DemoReceiver.Password)
+	say("%s", info.Places())
 	say("  look around     make ps, make logs, make restart, make down")
+	return nil
 }
 
 const hints = "Way out: make ps shows what is not ready, make logs why; make down && make up starts afresh with the data kept, make clean deletes it"
@@ -65,6 +59,9 @@ func alreadyUp(ctx context.Context, s settings, pid int) error {
 	info, err := s.state.Info()
 	if err != nil || !info.Ready {
 		return fmt.Errorf("another up is under way (process %d): wait for it, or stop it with make down", pid)
+	}
+	if wanted := infra.Loopback(s.opts.BasePort); info.Addrs["public"] != wanted {
+		return fmt.Errorf("it is up at %s (process %d), not at %s: make down first; a second cluster beside it needs a clone of its own", info.PublicURL, pid, wanted)
 	}
 	var broken []string
 	for _, r := range survey(ctx, s.state, info) {
@@ -76,7 +73,7 @@ func alreadyUp(ctx context.Context, s settings, pid int) error {
 		return fmt.Errorf("it is up (process %d), but not all of it is ready: %s\n%s", pid, strings.Join(broken, ", "), hints)
 	}
 	say("it is up and ready already (process %d); make restart builds and restarts the services", pid)
-	urls(info)
+	say("%s", info.Places())
 	return nil
 }
 
@@ -167,18 +164,20 @@ func run(ctx context.Context, s settings) error {
 		return err
 	}
 	defer c.Stop()
-	if info, err := s.state.Info(); err == nil {
-		urls(info)
-	}
+	say("%s", c.Info().Places())
 	<-ctx.Done()
 	say("stopping")
 	return nil
 }
 
-// demo sends one message from the first gateway to the last.
+// demo sends one message from the first gateway to the last, or to and from
+// whatever answers at -url.
 func demo(ctx context.Context, s settings) error {
+	if s.url != "" {
+		return demoAt(ctx, s.url)
+	}
 	info, err := s.state.Info()
-	if err != nil {
+	if _, alive := s.state.Supervisor(); err != nil || !alive {
 		return errors.New("the cluster is not up: make up")
 	}
 	first, last := "gateway-1", ""
@@ -196,7 +195,34 @@ func demo(ctx context.Context, s settings) error {
 	say("%s on %s (%s) wrote to %s on %s (%s): message %d stored and acknowledged after %s, received after %s",
 		cluster.DemoSender.Name, first, info.Addrs[first], cluster.DemoReceiver.Name, last, info.Addrs[last],
 		result.MessageID, round(result.Acked), round(result.Received))
+	accounts()
 	return nil
+}
+
+// demoAt waits until a system behind one address serves, then sends a message
+// through it.
+func demoAt(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, 4*demoLimit)
+	defer cancel()
+	for {
+		result, err := cluster.Demo(ctx, url, url)
+		if err == nil {
+			say("%s wrote to %s: message %d stored and acknowledged after %s, received after %s",
+				cluster.DemoSender.Name, cluster.DemoReceiver.Name, result.MessageID, round(result.Acked), round(result.Received))
+			accounts()
+			say("%s", cluster.Info{PublicURL: url}.Places())
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("no message crosses: %w", err)
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func accounts() {
+	say("they are %s / %s and %s / %s", cluster.DemoSender.Email, cluster.DemoSender.Password, cluster.DemoReceiver.Email, cluster.DemoReceiver.Password)
 }
 
 // down stops everything, also what a daemon that died left behind.

@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,7 +41,9 @@ type Cluster struct {
 	balancer *balancer
 	logFile  *os.File
 
-	progressMu sync.Mutex // guards writing to opts.Progress
+	progressMu sync.Mutex // guards writing to opts.Progress, and the following fields
+	lastSaid   time.Time
+	busy       []string // steps of the start that are under way
 }
 
 // Start starts the whole system and returns once every process serves. On an
@@ -51,7 +55,7 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	}
 	c := &Cluster{
 		opts: opts, state: State(opts.StateDir), byName: map[string]*Process{},
-		closing: make(chan struct{}), started: time.Now(), balanced: opts.Balancer || !hasReusePort,
+		closing: make(chan struct{}), started: time.Now(), lastSaid: time.Now(), balanced: opts.Balancer || !hasReusePort,
 	}
 	release, err := c.state.lock()
 	if err != nil {
@@ -81,7 +85,11 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	if err := c.choosePorts(); err != nil {
 		return nil, err
 	}
-	if err := c.bringUp(ctx); err != nil {
+	starting, started := context.WithCancel(ctx)
+	c.wg.Go(func() { c.signsOfLife(starting) })
+	err = c.bringUp(ctx)
+	started()
+	if err != nil {
 		return nil, err
 	}
 	c.wg.Go(c.trimLogs)
@@ -136,6 +144,7 @@ func (c *Cluster) buildServices(ctx context.Context) error {
 		return nil
 	}
 	c.say("building the services (the first time takes a minute or two)")
+	defer c.busyWith("building the services")()
 	begin := time.Now()
 	var err error
 	if c.bin, err = Build(ctx, c.opts.Root, c.opts.BuildFlags); err != nil {
@@ -152,6 +161,8 @@ func (c *Cluster) startInfra(ctx context.Context, built <-chan struct{}) error {
 	defer cancel()
 	g, gctx := errgroup.WithContext(ctx)
 	helper := sync.OnceValues(func() (string, error) {
+		done := func() {}
+		defer func() { done() }()
 		return infra.Helper(gctx, c.opts.Root, func() {
 			// Not side by side: what both need would be compiled twice.
 			select {
@@ -159,6 +170,7 @@ func (c *Cluster) startInfra(ctx context.Context, built <-chan struct{}) error {
 			case <-gctx.Done():
 			}
 			c.say("building etcd and nsqd from their sources (once)")
+			done = c.busyWith("building etcd and nsqd")
 		})
 	})
 	if c.opts.External.MySQLDSN != "" {
@@ -207,6 +219,7 @@ func (c *Cluster) startInfra(ctx context.Context, built <-chan struct{}) error {
 const buildLimit = 15 * time.Minute
 
 func (c *Cluster) startMySQL(ctx context.Context, p *Process) error {
+	defer c.busyWith("getting MySQL ready")()
 	program, err := infra.FindMySQL(ctx, c.say)
 	if err != nil {
 		return err
@@ -228,6 +241,7 @@ func (c *Cluster) startMySQL(ctx context.Context, p *Process) error {
 }
 
 func (c *Cluster) startRedis(ctx context.Context, p *Process, helper func() (string, error)) error {
+	defer c.busyWith("getting Redis ready")()
 	program, err := infra.FindRedis(ctx, c.say)
 	if ctx.Err() != nil {
 		return err
@@ -344,11 +358,18 @@ func (c *Cluster) add(name string, unit func() (infra.Unit, error)) *Process {
 }
 
 func (c *Cluster) writeInfo(complete bool) error {
-	i := Info{PublicURL: c.PublicURL(), Addrs: c.addrs, Ready: complete}
+	i := c.Info()
+	i.Ready = complete
+	return c.state.writeInfo(i)
+}
+
+// Info describes the cluster.
+func (c *Cluster) Info() Info {
+	i := Info{PublicURL: c.PublicURL(), Addrs: c.addrs, Ready: true}
 	for _, p := range c.processes {
 		i.Processes = append(i.Processes, p.name)
 	}
-	return c.state.writeInfo(i)
+	return i
 }
 
 // Stop ends every process, gateways first, then services, then servers, within
@@ -448,7 +469,45 @@ func (c *Cluster) say(format string, args ...any) {
 	}
 	c.progressMu.Lock()
 	defer c.progressMu.Unlock()
+	c.lastSaid = time.Now()
 	_, _ = fmt.Fprintf(c.opts.Progress, "%6.1fs  %s\n", time.Since(c.started).Seconds(), text)
+}
+
+// busyWith makes a step known to signsOfLife until done is called.
+func (c *Cluster) busyWith(step string) (done func()) {
+	c.progressMu.Lock()
+	defer c.progressMu.Unlock()
+	c.busy = append(c.busy, step)
+	return func() {
+		c.progressMu.Lock()
+		defer c.progressMu.Unlock()
+		if i := slices.Index(c.busy, step); i >= 0 {
+			c.busy = slices.Delete(c.busy, i, i+1)
+		}
+	}
+}
+
+// silence is how long a start may say nothing.
+const silence = 15 * time.Second
+
+// signsOfLife says what a start is busy with whenever it has said nothing for a
+// while: a first build and a fetch take minutes on a slow machine.
+func (c *Cluster) signsOfLife(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		c.progressMu.Lock()
+		quiet, steps := time.Since(c.lastSaid), strings.Join(c.busy, ", ")
+		c.progressMu.Unlock()
+		if quiet >= silence && steps != "" {
+			c.say("still %s", steps)
+		}
+	}
 }
 
 func since(t time.Time) time.Duration { return time.Since(t).Round(10 * time.Millisecond) }

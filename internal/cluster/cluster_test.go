@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"im-services/internal/cluster/process"
@@ -94,7 +95,7 @@ func TestStart_DataAndSecretsSurviveTheNextStart(t *testing.T) {
 	c := start(t, opts)
 	execute(t, c, "CREATE TABLE im_auth.x (id INT)")
 	execute(t, c, "INSERT INTO im_auth.x VALUES (7)")
-	first, err := c.serviceEnv(services[0], "auth-1")
+	first, err := c.serviceEnv(services[1], "logic-1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,12 +110,15 @@ func TestStart_DataAndSecretsSurviveTheNextStart(t *testing.T) {
 	if rows != 2 {
 		t.Errorf("%d rows, want 2", rows)
 	}
-	second, err := c.serviceEnv(services[0], "auth-1")
+	second, err := c.serviceEnv(services[1], "logic-1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if first["IM_PUSH_KEY"] != second["IM_PUSH_KEY"] || len(first["IM_PUSH_KEY"]) < 32 {
 		t.Error("the push key is not kept")
+	}
+	if friend, err := c.serviceEnv(services[2], "friend-1"); err != nil || friend["IM_PUSH_KEY"] != "" {
+		t.Errorf("friend is given the push key, or nothing: %v", err)
 	}
 }
 
@@ -331,6 +335,36 @@ func TestBalancer_SpreadsOverTheGatewaysThatLive(t *testing.T) {
 			t.Errorf("answer from %s, want the living gateway", got)
 		}
 	}
+}
+
+func TestSignsOfLife_SpeakAfterASilenceOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out strings.Builder
+		c := &Cluster{opts: Options{Progress: &out}, started: time.Now(), lastSaid: time.Now()}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { c.signsOfLife(ctx) })
+		built, fetched := c.busyWith("building"), c.busyWith("fetching")
+		time.Sleep(silence - 2*time.Second)
+		c.say("something")
+		time.Sleep(silence - 2*time.Second)
+		if strings.Contains(out.String(), "still") {
+			t.Errorf("spoke too soon: %s", out.String())
+		}
+		time.Sleep(4 * time.Second)
+		built()
+		time.Sleep(silence)
+		fetched()
+		time.Sleep(time.Minute)
+		cancel()
+		wg.Wait()
+		if got := strings.Count(out.String(), "still building, fetching\n"); got != 1 {
+			t.Errorf("%d lines of both steps, want 1:\n%s", got, out.String())
+		}
+		if got := strings.Count(out.String(), "still fetching\n"); got != 1 {
+			t.Errorf("%d lines of one step, want 1:\n%s", got, out.String())
+		}
+	})
 }
 
 func TestEnv_IsAskedBeforeEachStart(t *testing.T) {

@@ -43,7 +43,7 @@ func holderOf(port int) string {
 		if err != nil {
 			return "process " + pid
 		}
-		line := strings.TrimSpace(string(bytes.ReplaceAll(args, []byte{0}, []byte{' '})))
+		line := strings.Join(strings.Fields(string(bytes.ReplaceAll(args, []byte{0}, []byte{' '}))), " ")
 		return fmt.Sprintf("process %s: %.120s", pid, line)
 	}
 	return ""

@@ -22,17 +22,19 @@ import (
 // shipped configuration of deploy/config, pointed at this cluster. Every
 // replica's file is the same, as in production.
 func (c *Cluster) serviceEnv(s service, name string) (map[string]string, error) {
-	pushKey, err := c.state.secret("push.key")
-	if err != nil {
-		return nil, err
-	}
 	env := map[string]string{
 		"IM_TELEMETRY_DEBUG_LISTEN": c.addrs[name+"/debug"],
 		"IM_DISCOVERY_ENDPOINTS":    c.addrs["etcd"],
 		"IM_CACHE_ADDR":             c.addrs["redis"],
 		"IM_BUS_NSQD":               c.addrs["nsqd"],
 		"IM_BUS_NSQD_HTTP":          c.addrs["nsqd/http"],
-		"IM_PUSH_KEY":               pushKey,
+	}
+	if s.name == "logic" || s.name == "gateway" { // nobody else may make pushes
+		key, err := c.state.secret("push.key")
+		if err != nil {
+			return nil, err
+		}
+		env["IM_PUSH_KEY"] = key
 	}
 	if s.database != "" {
 		dsn, err := c.serviceDSN(s.database)

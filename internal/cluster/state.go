@@ -110,6 +110,12 @@ type Info struct {
 	Ready     bool              `json:"ready"` // the start is complete
 }
 
+// Places says where to go, for people.
+func (i Info) Places() string {
+	return fmt.Sprintf("  API             %s/api\n  API reference   %s/swagger/index.html\n  socket          ws%s/im/connect?token=<token>",
+		i.PublicURL, i.PublicURL, strings.TrimPrefix(i.PublicURL, "http"))
+}
+
 func (s State) infoFile() string { return s.path("run", "cluster.json") }
 
 // WriteInfo records i, at once or not at all.
