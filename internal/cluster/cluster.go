@@ -155,10 +155,9 @@ func (c *Cluster) buildServices(ctx context.Context) error {
 }
 
 // startInfra starts the servers that are not given from outside. built is closed
-// when the services are built.
+// when the services are built. Each step has a limit of its own; a build of the
+// services has none, for a person sees it going on.
 func (c *Cluster) startInfra(ctx context.Context, built <-chan struct{}) error {
-	ctx, cancel := context.WithTimeout(ctx, buildLimit+infraLimit)
-	defer cancel()
 	g, gctx := errgroup.WithContext(ctx)
 	helper := sync.OnceValues(func() (string, error) {
 		done := func() {}
@@ -214,9 +213,6 @@ func (c *Cluster) startInfra(ctx context.Context, built <-chan struct{}) error {
 	}
 	return g.Wait()
 }
-
-// buildLimit covers a cold build of the helper, and fetching packages.
-const buildLimit = 15 * time.Minute
 
 func (c *Cluster) startMySQL(ctx context.Context, p *Process) error {
 	defer c.busyWith("getting MySQL ready")()

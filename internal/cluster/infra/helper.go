@@ -17,7 +17,8 @@ import (
 	"im-services/internal/cluster/process"
 )
 
-// buildTimeout covers a cold build with downloads on two busy cores.
+// buildTimeout covers a cold build with downloads on two busy cores. It begins
+// with the build: what building waits for has limits of its own.
 const buildTimeout = 15 * time.Minute
 
 // Helper returns the path of the binary that embeds etcd and NSQ, building it
@@ -38,8 +39,6 @@ func Helper(ctx context.Context, root string, building func()) (string, error) {
 	if _, err := os.Stat(bin); err == nil {
 		return bin, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, buildTimeout)
-	defer cancel()
 	unlock, err := Lock(ctx, bin+".lock")
 	if err != nil {
 		return "", err
@@ -51,9 +50,14 @@ func Helper(ctx context.Context, root string, building func()) (string, error) {
 	if building != nil {
 		building()
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, buildTimeout, fmt.Errorf("not done within %s", buildTimeout))
+	defer cancel()
 	// The same flags as for everything else, so that the compiler's cache is shared.
 	cmd := exec.CommandContext(ctx, "go", "build", "-C", src, "-o", bin+".tmp", ".") //nolint:gosec // fixed program
 	if out, err := cmd.CombinedOutput(); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		return "", fmt.Errorf("go build -C deploy/local: %w\n%s\nWay out: run that command by hand; it needs the Go module proxy once", err, out)
 	}
 	return bin, os.Rename(bin+".tmp", bin)
