@@ -57,7 +57,7 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 		opts: opts, state: State(opts.StateDir), byName: map[string]*Process{},
 		closing: make(chan struct{}), started: time.Now(), lastSaid: time.Now(), balanced: opts.Balancer || !hasReusePort,
 	}
-	release, err := c.state.lock()
+	release, err := c.state.lock(10 * time.Millisecond)
 	if err != nil {
 		return nil, err
 	}

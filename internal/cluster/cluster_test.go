@@ -247,6 +247,21 @@ func TestStart_RefusesAStateFolderInUse(t *testing.T) {
 	}
 }
 
+func TestSweep_WaitsForAnOwnerThatIsGoing(t *testing.T) {
+	state := State(t.TempDir())
+	release, err := state.lock(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := state.lock(time.Millisecond); !errors.Is(err, ErrRunning) {
+		t.Fatalf("a second owner gets %v, want ErrRunning", err)
+	}
+	time.AfterFunc(300*time.Millisecond, release)
+	if _, err := state.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestStart_NamesTheHolderOfAPort(t *testing.T) {
 	opts := testOptions(t)
 	base, release, err := freeBlock(Options{Gateways: 2, Auths: 2, Friends: 2, Logics: 2})

@@ -37,15 +37,16 @@ func (s State) data(name string) string { return s.path("data", name) }
 // ErrRunning means that another program runs a cluster in the same state folder.
 var ErrRunning = errors.New("a cluster is running in this state folder")
 
-// lock makes this program the owner of the state folder until release. The
-// kernel releases it with the program, so a crash leaves no stale lock.
-func (s State) lock() (release func(), err error) {
+// lock makes this program the owner of the state folder until release, waiting
+// for another owner to go. The kernel releases it with the program, so a crash
+// leaves no stale lock.
+func (s State) lock(wait time.Duration) (release func(), err error) {
 	for _, dir := range []string{"run", "logs", "data", "secrets"} {
 		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
 			return nil, err
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
 	release, err = infra.Lock(ctx, s.path("run", "lock"))
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -146,13 +147,17 @@ func (s State) Supervisor() (pid int, alive bool) {
 	return process.ReadPidFile(s.PidFile(SupervisorName))
 }
 
-// Sweep ends the processes that a supervisor which is gone left behind, and
-// returns their names. It fails with ErrRunning while one is alive.
+// lastSteps is how long a supervisor whose pid file is gone may take to be gone
+// itself: removing the file is nearly the last it does.
+const lastSteps = 3 * time.Second
+
+// Sweep ends the processes that a supervisor which is gone, or going, left
+// behind, and returns their names. It fails with ErrRunning while one is alive.
 func (s State) Sweep() ([]string, error) {
 	if _, err := os.Stat(s.path("run")); errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
-	release, err := s.lock()
+	release, err := s.lock(lastSteps)
 	if err != nil {
 		return nil, err
 	}
