@@ -20,6 +20,9 @@ import (
 	"im-services/internal/platform/telemetry"
 )
 
+// callers may call what is listed, once they prove their names by certificates.
+var callers = rpc.Callers{"gateway": {"/auth.v1.AuthService/"}}
+
 func main() {
 	var (
 		path    = flag.String("config", "deploy/config/auth.yaml", "configuration `file`")
@@ -110,6 +113,7 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	}
 	b.Go("auth", server.Run)
 
+	cfg.RPC.Callers = callers
 	listener, err := rpc.NewServer(tel, cfg.RPC)
 	if err != nil {
 		return err

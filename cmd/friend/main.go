@@ -19,6 +19,9 @@ import (
 	"im-services/internal/platform/telemetry"
 )
 
+// callers may call what is listed, once they prove their names by certificates.
+var callers = rpc.Callers{"gateway": {"/friend.v1.FriendService/"}}
+
 func main() {
 	var (
 		path    = flag.String("config", "deploy/config/friend.yaml", "configuration `file`")
@@ -92,6 +95,7 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	server := friend.New(cfg.Friend, db, logicv1.NewConversationServiceClient(logic), tel.Log, tel.Registry)
 	b.Go("friend", server.Run)
 
+	cfg.RPC.Callers = callers
 	listener, err := rpc.NewServer(tel, cfg.RPC)
 	if err != nil {
 		return err

@@ -23,6 +23,27 @@ import (
 	"im-services/internal/push"
 )
 
+// callers may call what is listed, once they prove their names by certificates.
+// Who are friends is friend's to say alone: a gateway that is broken into cannot
+// open a conversation between two people.
+var callers = rpc.Callers{
+	"gateway": {
+		"/logic.v1.MessageService/", "/logic.v1.ConnectionService/", "/logic.v1.GroupService/",
+		logicv1.ConversationService_ListSessions_FullMethodName,
+		logicv1.ConversationService_CreateSession_FullMethodName,
+		logicv1.ConversationService_UpdateSession_FullMethodName,
+		logicv1.ConversationService_DeleteSession_FullMethodName,
+		logicv1.ConversationService_Presence_FullMethodName,
+		logicv1.ConversationService_Notify_FullMethodName,
+		logicv1.ConversationService_RegisterUpload_FullMethodName,
+	},
+	"friend": {
+		logicv1.ConversationService_SetPrivate_FullMethodName,
+		logicv1.ConversationService_AllocateIDs_FullMethodName,
+		logicv1.ConversationService_Notify_FullMethodName,
+	},
+}
+
 func main() {
 	var (
 		path    = flag.String("config", "deploy/config/logic.yaml", "configuration `file`")
@@ -125,6 +146,7 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 		return nil
 	})
 
+	cfg.RPC.Callers = callers
 	listener, err := rpc.NewServer(tel, cfg.RPC)
 	if err != nil {
 		return err

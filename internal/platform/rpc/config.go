@@ -34,6 +34,9 @@ type ServerConfig struct {
 	MaxStreams uint32        `yaml:"max_streams"` // 1024 calls at once per connection
 	MaxRequest int           `yaml:"max_request"` // 4 MiB
 	TLS        TLSConfig     `yaml:"tls"`
+	// Callers is who may call what, where TLS is on; nil: everybody everything.
+	// It is the program's, not the operator's, to say.
+	Callers Callers `yaml:"-"`
 }
 
 // TLSConfig names PEM files. With none, connections are in the clear; with any,

@@ -2,20 +2,11 @@ package rpc_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -513,61 +504,16 @@ func TestMetrics_CountByMethodAndKind(t *testing.T) {
 	}, got)
 }
 
-// authority is a CA that writes certificates to files.
-type authority struct {
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) *authority {
+// issue returns what a process of that name, with a certificate of ca, is set to.
+func issue(t *testing.T, ca *testkit.CA, name string, until time.Duration) rpc.TLSConfig {
 	t.Helper()
-	a := &authority{dir: t.TempDir()}
-	var err error
-	a.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, a.key.Public(), a.key)
-	require.NoError(t, err)
-	a.cert, err = x509.ParseCertificate(der)
-	require.NoError(t, err)
-	writePEM(t, a.dir, "ca", "CERTIFICATE", der)
-	return a
-}
-
-func writePEM(t *testing.T, dir, name, kind string, der []byte) string {
-	t.Helper()
-	path := filepath.Join(dir, name+".pem")
-	require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
-	return path
-}
-
-func (a *authority) issue(t *testing.T, name string, until time.Duration) rpc.TLSConfig {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), DNSNames: []string{name},
-		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(until),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, key.Public(), a.key)
-	require.NoError(t, err)
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(t, err)
-	return rpc.TLSConfig{
-		Cert: writePEM(t, a.dir, name+until.String(), "CERTIFICATE", der),
-		Key:  writePEM(t, a.dir, name+until.String()+".key", "PRIVATE KEY", keyDER),
-		CA:   filepath.Join(a.dir, "ca.pem"),
-	}
+	cert, key := ca.Issue(t, name, until)
+	return rpc.TLSConfig{Cert: cert, Key: key, CA: ca.File}
 }
 
 func TestTLS_OnlyTheRightCertificates(t *testing.T) {
-	ca, otherCA := newAuthority(t), newAuthority(t)
-	serverTLS := ca.issue(t, "logic", time.Hour)
+	ca, otherCA := testkit.NewCA(t), testkit.NewCA(t)
+	serverTLS := issue(t, ca, "logic", time.Hour)
 	serverTLS.AllowedNames = []string{"gateway"}
 	addr := serve(t, &service{}, func(c *rpc.ServerConfig) { c.TLS = serverTLS }).Addr()
 	named := func(c rpc.TLSConfig, name string) rpc.TLSConfig { c.ServerName = name; return c }
@@ -575,12 +521,12 @@ func TestTLS_OnlyTheRightCertificates(t *testing.T) {
 		tls rpc.TLSConfig
 		ok  bool
 	}{
-		"gateway":           {named(ca.issue(t, "gateway", time.Hour), "logic"), true},
+		"gateway":           {named(issue(t, ca, "gateway", time.Hour), "logic"), true},
 		"none":              {rpc.TLSConfig{}, false},
-		"wrong name":        {named(ca.issue(t, "mallory", time.Hour), "logic"), false},
-		"expired":           {named(ca.issue(t, "gateway", -time.Hour), "logic"), false},
-		"another authority": {named(otherCA.issue(t, "gateway", time.Hour), "logic"), false},
-		"wrong server":      {named(ca.issue(t, "gateway", time.Hour), "auth"), false},
+		"wrong name":        {named(issue(t, ca, "mallory", time.Hour), "logic"), false},
+		"expired":           {named(issue(t, ca, "gateway", -time.Hour), "logic"), false},
+		"another authority": {named(issue(t, otherCA, "gateway", time.Hour), "logic"), false},
+		"wrong server":      {named(issue(t, ca, "gateway", time.Hour), "auth"), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := call(t.Context(), dial(t, addr, rpc.WithTLS(c.tls)))
@@ -592,12 +538,40 @@ func TestTLS_OnlyTheRightCertificates(t *testing.T) {
 		})
 	}
 	// The name of an im:/// target is the name the server must have.
-	require.NoError(t, call(t.Context(), dialAll(t, []rpc.DialOption{rpc.WithTLS(ca.issue(t, "gateway", time.Hour))}, addr)))
+	require.NoError(t, call(t.Context(), dialAll(t, []rpc.DialOption{rpc.WithTLS(issue(t, ca, "gateway", time.Hour))}, addr)))
 
 	_, err := rpc.NewServer(nil, rpc.ServerConfig{Listen: "127.0.0.1:0", TLS: rpc.TLSConfig{Cert: "only"}})
 	require.Error(t, err)
 	_, err = rpc.DialAddr(addr, nil, rpc.WithTLS(rpc.TLSConfig{Cert: "absent", Key: "absent", CA: "absent"}))
 	require.Error(t, err)
+}
+
+func TestCallers_MayCallWhatTheTableSaysAndNoMore(t *testing.T) {
+	const unary, stream = "/grpc.testing.TestService/UnaryCall", "/grpc.testing.TestService/FullDuplexCall"
+	ca := testkit.NewCA(t)
+	callers := rpc.Callers{"friend": {unary}, "gateway": {"/grpc.testing.TestService/"}, "logic": {stream}}
+	addr := serve(t, &service{}, func(c *rpc.ServerConfig) { c.TLS, c.Callers = issue(t, ca, "logic", time.Hour), callers }).Addr()
+	for name, may := range map[string]struct{ unary, stream bool }{
+		"gateway": {true, true},
+		"friend":  {true, false},
+		"logic":   {false, true},
+		"mallory": {false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conf := issue(t, ca, name, time.Hour)
+			conf.ServerName = "logic"
+			cc := dial(t, addr, rpc.WithTLS(conf))
+			err := call(t.Context(), cc)
+			require.Equal(t, may.unary, err == nil, "%v", err)
+			s, err := cc.FullDuplexCall(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, s.CloseSend())
+			_, err = s.Recv()
+			require.Equal(t, may.stream, errors.Is(err, io.EOF), "%v", err)
+		})
+	}
+	plain := serve(t, &service{}, func(c *rpc.ServerConfig) { c.Callers = callers }).Addr()
+	require.NoError(t, call(t.Context(), dial(t, plain)), "without TLS callers have no names")
 }
 
 func BenchmarkStream(b *testing.B) {

@@ -169,6 +169,9 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		s.report(ctx, info.FullMethod, err)
 		err = toStatus(err)
 	}()
+	if err := s.authorise(ctx, info.FullMethod); err != nil {
+		return nil, err
+	}
 	guarded, cancel, err := guardDeadline(ctx)
 	if err != nil {
 		return nil, err
@@ -190,6 +193,9 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		s.report(ss.Context(), info.FullMethod, err)
 		err = toStatus(err)
 	}()
+	if err := s.authorise(ss.Context(), info.FullMethod); err != nil {
+		return err
+	}
 	return handler(srv, ss)
 }
 
