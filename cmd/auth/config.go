@@ -63,5 +63,11 @@ func (c Config) Validate() error {
 			return errors.New("a secret is still the sample: set your own, as file:/path or by environment")
 		}
 	}
-	return c.Auth.Validate()
+	if err := c.Auth.Validate(); err != nil {
+		return err
+	}
+	if c.Auth.Mode != auth.ModeDebug && c.Database.Passwordless() {
+		return errors.New("database.dsn has no password: outside debug mode give the account one, in IM_DATABASE_DSN or file:/path")
+	}
+	return nil
 }

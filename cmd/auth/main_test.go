@@ -34,7 +34,7 @@ func TestConfig_SecretsReachTheService(t *testing.T) {
 func TestConfig_Refuses(t *testing.T) {
 	release := map[string]string{
 		"IM_AUTH_MODE": "release", "IM_AUTH_MAIL_DRIVER": "smtp", "IM_AUTH_MAIL_SMTP_HOST": "mail.example.com",
-		"IM_AUTH_MAIL_SMTP_FROM": "im@example.com", "IM_SECRETS_SMTP_PASSWORD": "a secret",
+		"IM_AUTH_MAIL_SMTP_FROM": "im@example.com", "IM_SECRETS_SMTP_PASSWORD": "a secret", "IM_DATABASE_DSN": "im_auth:a password@tcp(127.0.0.1:3306)/im_auth",
 	}
 	load := func(t *testing.T, sets ...map[string]string) error {
 		for _, env := range sets {
@@ -63,6 +63,7 @@ func TestConfig_Refuses(t *testing.T) {
 			"IM_AUTH_MAIL_SMTP_SECURITY": "none", "IM_AUTH_MAIL_SMTP_USERNAME": "u",
 		}},
 		"cheap hashes in release":  {"hash.memory_kib", release, map[string]string{"IM_AUTH_HASH_MEMORY_KIB": "64"}},
+		"no password in release":   {"no password", release, map[string]string{"IM_DATABASE_DSN": "root@tcp(127.0.0.1:3306)/im_auth"}},
 		"sample secret in release": {"sample", release, map[string]string{"IM_SECRETS_SMTP_PASSWORD": "change-me"}},
 	} {
 		t.Run(name, func(t *testing.T) { require.ErrorContains(t, load(t, c.base, c.env), c.want) })

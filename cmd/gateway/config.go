@@ -40,6 +40,8 @@ type BusConfig struct {
 	NSQD        []string `yaml:"nsqd"`    // host:port
 	Lookupd     []string `yaml:"lookupd"` // host:port of the HTTP side; optional
 	MaxInFlight int      `yaml:"max_in_flight"`
+	// AuthSecret is for an nsqd that asks an auth server who may subscribe.
+	AuthSecret config.Secret `yaml:"auth_secret"`
 }
 
 // PushConfig holds the key that logic and the gateways share.

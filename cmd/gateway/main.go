@@ -160,7 +160,7 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 
 	consumer, err = bus.NewConsumer(bus.ConsumerConfig{
 		Addrs: cfg.Bus.NSQD, LookupAddrs: cfg.Bus.Lookupd, MaxInFlight: cfg.Bus.MaxInFlight,
-		Topic: push.Topic(id), Channel: busChannel, OnConnect: srv.BusReconnected,
+		Topic: push.Topic(id), Channel: busChannel, OnConnect: srv.BusReconnected, AuthSecret: cfg.Bus.AuthSecret,
 	}, srv.HandlePush, tel.Log)
 	if err != nil {
 		return err

@@ -35,6 +35,8 @@ type BusConfig struct {
 	NSQD           []string      `yaml:"nsqd"`      // host:port
 	NSQDHTTP       []string      `yaml:"nsqd_http"` // host:port, to sweep dead gateways' topics; optional
 	PublishTimeout time.Duration `yaml:"publish_timeout"`
+	// AuthSecret is for an nsqd that asks an auth server who may publish.
+	AuthSecret config.Secret `yaml:"auth_secret"`
 }
 
 // PushConfig holds the key that logic and the gateways share.

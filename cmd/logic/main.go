@@ -117,7 +117,9 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	producer, err := bus.NewProducer(bus.ProducerConfig{Addrs: cfg.Bus.NSQD, PublishTimeout: cfg.Bus.PublishTimeout}, tel.Log)
+	producer, err := bus.NewProducer(bus.ProducerConfig{
+		Addrs: cfg.Bus.NSQD, PublishTimeout: cfg.Bus.PublishTimeout, AuthSecret: cfg.Bus.AuthSecret,
+	}, tel.Log)
 	if err != nil {
 		return err
 	}

@@ -103,6 +103,20 @@ func TestOpen_Refuses(t *testing.T) {
 	}
 }
 
+func TestOpen_WithoutAPasswordOnThisMachineOnly(t *testing.T) {
+	for dsn, refused := range map[string]bool{
+		"root@tcp(192.0.2.1:1)/x": true, "root@tcp(db.invalid:1)/x": true, "root@tcp(0.0.0.0:1)/x": true,
+		"root@tcp(127.0.0.1:1)/x": false, "root@tcp(localhost:1)/x": false, "root@tcp([::1]:1)/x": false, "root@unix(/absent)/x": false,
+	} {
+		cfg := database.Config{DSN: config.Secret(dsn)}
+		require.True(t, cfg.Passwordless(), dsn)
+		_, err := database.Open(t.Context(), cfg)
+		require.Error(t, err, "nobody is there")
+		require.Equal(t, refused, strings.Contains(err.Error(), "no password"), "%s: %v", dsn, err)
+	}
+	require.False(t, database.Config{DSN: "u:p@tcp(127.0.0.1:1)/x"}.Passwordless())
+}
+
 func TestIsDuplicate(t *testing.T) {
 	db := open(t, testkit.MySQL(t))
 	exec(t, db, "CREATE TABLE x (id BIGINT PRIMARY KEY)")

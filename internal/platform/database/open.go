@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -114,6 +115,9 @@ func driverConfig(cfg Config) (*mysql.Config, error) {
 	if mc.DBName == "" {
 		return nil, errors.New("database: the dsn names no database")
 	}
+	if mc.Passwd == "" && mc.Net == "tcp" && !onThisMachine(mc.Addr) {
+		return nil, errors.New("database: the dsn has no password, which will do for a server on this machine only")
+	}
 	mc.ParseTime = true
 	mc.Loc = time.UTC
 	mc.InterpolateParams = true // one round trip instead of three
@@ -141,6 +145,22 @@ func driverConfig(cfg Config) (*mysql.Config, error) {
 	mc.Params["time_zone"] = "'+00:00'"
 	mc.Params["innodb_lock_wait_timeout"] = strconv.Itoa(max(1, int(cfg.LockWait/time.Second)))
 	return mc, nil
+}
+
+// Passwordless reports whether the DSN names an account without a password, as
+// the shipped one does.
+func (c Config) Passwordless() bool {
+	mc, err := mysql.ParseDSN(c.DSN.Reveal())
+	return err == nil && mc.Passwd == ""
+}
+
+// onThisMachine reports whether nobody elsewhere can listen at a TCP address.
+func onThisMachine(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
 // connector makes every new session READ COMMITTED. Neither the name of the

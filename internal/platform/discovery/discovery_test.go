@@ -2,8 +2,13 @@ package discovery_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -34,6 +39,61 @@ func raw(t *testing.T, endpoints []string) *clientv3.Client {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+func TestOpen_ShowsItsCertificateAndWantsOneOfTheCA(t *testing.T) {
+	ca, other := testkit.NewCA(t), testkit.NewCA(t)
+	cert, key := ca.Issue(t, "localhost", time.Hour)
+	serverPair, err := tls.LoadX509KeyPair(cert, key)
+	require.NoError(t, err)
+	pool := x509.NewCertPool()
+	pem, err := os.ReadFile(ca.File)
+	require.NoError(t, err)
+	require.True(t, pool.AppendCertsFromPEM(pem))
+	// Not an etcd: whom the client talks to, and who it is, shows in the handshake.
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
+		Certificates: []tls.Certificate{serverPair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
+	})
+	require.NoError(t, err)
+	shaken := make(chan error, 100)
+	var wg sync.WaitGroup
+	t.Cleanup(wg.Wait)
+	t.Cleanup(func() { _ = ln.Close() })
+	wg.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			select {
+			case shaken <- conn.(*tls.Conn).Handshake():
+			default:
+			}
+			_ = conn.Close()
+		}
+	})
+	_, port, err := net.SplitHostPort(ln.Addr().String())
+	require.NoError(t, err)
+	handshake := func(conf discovery.TLSConfig) error {
+		r, err := discovery.Open(discovery.Config{Endpoints: []string{"localhost:" + port}, TLS: conf}, slog.New(slog.DiscardHandler))
+		require.NoError(t, err)
+		defer func() { _ = r.Close() }()
+		r.Watch("logic")
+		select {
+		case err := <-shaken:
+			return err
+		case <-time.After(10 * time.Second):
+			return errors.New("nobody came")
+		}
+	}
+	require.NoError(t, handshake(discovery.TLSConfig{Cert: cert, Key: key, CA: ca.File}))
+	require.Error(t, handshake(discovery.TLSConfig{Cert: cert, Key: key, CA: other.File}))
+
+	for _, conf := range []discovery.TLSConfig{{Cert: cert, Key: key}, {Cert: "absent", Key: "absent", CA: ca.File}} {
+		_, err := discovery.Open(discovery.Config{Endpoints: []string{"localhost:1"}, TLS: conf}, slog.New(slog.DiscardHandler))
+		require.Error(t, err)
+	}
 }
 
 func ids(w *discovery.Watcher) []string {
