@@ -40,5 +40,5 @@ func checkPorts(ports map[int]string) error {
 		}
 		fmt.Fprintf(&b, "\n  port %d, needed by %s, is held by %s", port, ports[port], holder)
 	}
-	return fmt.Errorf("ports are taken:%s\nWay out: end that process, or choose other ports: make up PORT=9000 (a cluster uses %d from there on)", b.String(), blockSize)
+	return fmt.Errorf("ports are taken:%s\nWay out: end that process, or choose other ports: make up PORT=9000, or port in config.yaml (a cluster uses %d from there on)", b.String(), blockSize)
 }
