@@ -56,7 +56,7 @@ type TLSConfig struct {
 // client returns nil for connections in the clear.
 func (c TLSConfig) client() (*tls.Config, error) {
 	if c == (TLSConfig{}) {
-		return nil, nil //nolint:nilnil // etcd's own way to say no TLS
+		return nil, nil // how etcd says that there is none
 	}
 	if c.CA == "" {
 		return nil, errors.New("discovery: tls needs a ca")
