@@ -4,10 +4,7 @@ package main
 import (
 	"context"
 	"flag"
-	"fmt"
 	"log/slog"
-	"os"
-	"time"
 
 	authv1 "im-services/api/proto/auth/v1"
 	"im-services/internal/auth"
@@ -80,7 +77,7 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	if cfg.StopTimeout > 0 {
 		b.StopTimeout = cfg.StopTimeout
 	}
-	instance := instanceID()
+	instance := boot.InstanceID()
 	tel, err := telemetry.New(cfg.Telemetry, "auth", instance)
 	if err != nil {
 		return err
@@ -129,13 +126,4 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	b.OnClose("readiness", func(context.Context) error { tel.SetReady(false); return nil })
 	tel.SetReady(true)
 	return nil
-}
-
-// instanceID names this process among the replicas of auth.
-func instanceID() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
-	return fmt.Sprintf("%s-%d-%x", host, os.Getpid(), time.Now().UnixNano())
 }

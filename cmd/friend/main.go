@@ -4,9 +4,6 @@ package main
 import (
 	"context"
 	"flag"
-	"fmt"
-	"os"
-	"time"
 
 	friendv1 "im-services/api/proto/friend/v1"
 	logicv1 "im-services/api/proto/logic/v1"
@@ -57,7 +54,7 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	if cfg.StopTimeout > 0 {
 		b.StopTimeout = cfg.StopTimeout
 	}
-	instance := instanceID()
+	instance := boot.InstanceID()
 	tel, err := telemetry.New(cfg.Telemetry, "friend", instance)
 	if err != nil {
 		return err
@@ -111,13 +108,4 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	b.OnClose("readiness", func(context.Context) error { tel.SetReady(false); return nil })
 	tel.SetReady(true)
 	return nil
-}
-
-// instanceID names this process among the replicas of friend.
-func instanceID() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
-	return fmt.Sprintf("%s-%d-%x", host, os.Getpid(), time.Now().UnixNano())
 }

@@ -4,10 +4,8 @@ package main
 import (
 	"context"
 	"flag"
-	"fmt"
 	"os"
 	"runtime/debug"
-	"time"
 
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/logic"
@@ -87,7 +85,7 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	instance := instanceID()
+	instance := boot.InstanceID()
 	tel, err := telemetry.New(cfg.Telemetry, "logic", instance)
 	if err != nil {
 		return err
@@ -168,13 +166,4 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	b.OnClose("readiness", func(context.Context) error { tel.SetReady(false); return nil })
 	tel.SetReady(true)
 	return nil
-}
-
-// instanceID names this process among the replicas of logic.
-func instanceID() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
-	return fmt.Sprintf("%s-%d-%x", host, os.Getpid(), time.Now().UnixNano())
 }

@@ -128,13 +128,6 @@ func (p *Proxy) Heal() {
 // Retarget sends new connections to another server.
 func (p *Proxy) Retarget(target string) { p.update(func() { p.target = target }) }
 
-// Connections returns how many connections are open.
-func (p *Proxy) Connections() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.links)
-}
-
 // update changes the behaviour and wakes whoever waits for a change.
 func (p *Proxy) update(f func()) {
 	p.mu.Lock()

@@ -118,6 +118,15 @@ func (b *Boot) Go(name string, f func(ctx context.Context) error) {
 	})
 }
 
+// InstanceID names this life of this process among the replicas of a service.
+func InstanceID() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s-%d-%x", host, os.Getpid(), time.Now().UnixNano())
+}
+
 // execute is Main without the process around it.
 func execute(run func(context.Context, *Boot) error, signals <-chan os.Signal, exit func(int)) int {
 	b := &Boot{
