@@ -22,7 +22,7 @@ var (
 // legacyAllowed lists who speaks the client protocol: its package, clients of
 // it, and tests that look at the system from outside.
 func legacyAllowed(path string) bool {
-	for _, folder := range []string{"internal/wire/", "internal/imclient/", "internal/bench/", "internal/testkit/", "internal/archtest/"} {
+	for _, folder := range []string{"internal/wire/", "internal/imclient/", "internal/bench/", "internal/archtest/"} {
 		if strings.HasPrefix(path, folder) {
 			return true
 		}
