@@ -25,6 +25,7 @@ type actor struct {
 
 	targets []target // set before the start, then fixed
 
+	lives   sync.Mutex // held while a client begins or ends; taken before mu
 	mu      sync.Mutex
 	client  *imclient.Client // guarded by mu; nil while away
 	life    int              // guarded by mu
@@ -35,6 +36,23 @@ type actor struct {
 	orphans []imclient.Outgoing         // guarded by mu; unknown when the last client was closed
 
 	syncs syncSession
+
+	aside sync.WaitGroup
+	busy  chan struct{} // capacity 1: something is done aside
+}
+
+// besides does f while the actor goes on, unless something is being done so
+// already: who waits for an answer over HTTP does not stop writing.
+func (a *actor) besides(f func()) {
+	select {
+	case a.busy <- struct{}{}:
+	default:
+		return
+	}
+	a.aside.Go(func() {
+		defer func() { <-a.busy }()
+		f()
+	})
 }
 
 // target is a conversation the actor writes to.
@@ -50,7 +68,19 @@ const keepAcked = 64
 // connect starts the actor's client and sends again what an earlier one had not
 // settled.
 func (a *actor) connect() {
+	a.lives.Lock()
+	again := a.begin()
+	a.lives.Unlock()
+	for _, m := range again {
+		a.post(a.run.ctx, m)
+	}
+}
+
+// begin starts a client and returns what is to be sent again. The caller holds
+// lives.
+func (a *actor) begin() []imclient.Outgoing {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.life++
 	base := (a.life - 1) * lifeSpan
 	first := a.n + a.life
@@ -75,10 +105,7 @@ func (a *actor) connect() {
 	a.client = client
 	again := a.orphans
 	a.orphans = nil
-	a.mu.Unlock()
-	for _, m := range again {
-		a.post(a.run.ctx, m)
-	}
+	return again
 }
 
 // frame records what is no message of the conversation.
@@ -120,6 +147,13 @@ func (a *actor) remember(m imclient.Outgoing) {
 // leave ends the actor's client as an app that is closed does, and returns when
 // it is gone.
 func (a *actor) leave() {
+	a.lives.Lock()
+	defer a.lives.Unlock()
+	a.end()
+}
+
+// end is leave for who holds lives.
+func (a *actor) end() {
 	a.mu.Lock()
 	client := a.client
 	a.client = nil
@@ -135,12 +169,24 @@ func (a *actor) current() *imclient.Client {
 	a.mu.Lock()
 	client := a.client
 	a.mu.Unlock()
-	if client != nil && errors.Is(client.Err(), imclient.ErrEnded) {
-		a.leave()
-		a.connect()
-		a.mu.Lock()
-		client = a.client
-		a.mu.Unlock()
+	if client == nil || !errors.Is(client.Err(), imclient.ErrEnded) {
+		return client
+	}
+	a.lives.Lock()
+	a.mu.Lock()
+	first := a.client == client // and not somebody else who saw the same
+	a.mu.Unlock()
+	var again []imclient.Outgoing
+	if first {
+		a.end()
+		again = a.begin()
+	}
+	a.mu.Lock()
+	client = a.client
+	a.mu.Unlock()
+	a.lives.Unlock()
+	for _, m := range again {
+		a.post(a.run.ctx, m)
 	}
 	return client
 }
@@ -155,23 +201,45 @@ func (a *actor) compose(t target) imclient.Outgoing {
 	return imclient.Outgoing{ClientID: id, Channel: t.channel, To: t.to, Text: canary(a.run.o.Seed, key, a.user.ID, id, a.rng.Uint64())}
 }
 
+// post hands m to the client, or keeps it for the next one.
 func (a *actor) post(ctx context.Context, m imclient.Outgoing) {
-	client := a.current()
-	a.mu.Lock()
-	if client == nil {
-		a.orphans = append(a.orphans, m)
-		a.mu.Unlock()
-		return
-	}
-	a.posted[m.ClientID] = m
-	a.mu.Unlock()
-	if _, err := client.Post(ctx, m); err != nil {
+	for {
+		client := a.current()
 		a.mu.Lock()
-		if _, still := a.posted[m.ClientID]; still {
-			delete(a.posted, m.ClientID)
+		if a.client == nil || ctx.Err() != nil {
 			a.orphans = append(a.orphans, m)
+			a.mu.Unlock()
+			return
 		}
+		if a.client != client { // it ended just now
+			a.mu.Unlock()
+			continue
+		}
+		a.posted[m.ClientID] = m
 		a.mu.Unlock()
+		if _, err := client.Post(ctx, m); err == nil {
+			return
+		}
+		a.mu.Lock()
+		_, still := a.posted[m.ClientID]
+		delete(a.posted, m.ClientID)
+		a.mu.Unlock()
+		if !still {
+			return
+		}
+	}
+}
+
+// adopt sends what an earlier client left behind and no new one took up.
+func (a *actor) adopt() {
+	a.mu.Lock()
+	var again []imclient.Outgoing
+	if a.client != nil {
+		again, a.orphans = a.orphans, nil
+	}
+	a.mu.Unlock()
+	for _, m := range again {
+		a.post(a.run.ctx, m)
 	}
 }
 
@@ -182,8 +250,13 @@ func (a *actor) pending() int {
 	return len(a.posted) + len(a.orphans)
 }
 
+// calm is how many messages per second somebody sends for whom the chances of
+// act are meant. Who sends more does not connect, sync and repeat more often.
+const calm = 8
+
 // talk acts until ctx ends.
 func (a *actor) talk(ctx context.Context) {
+	defer a.aside.Wait()
 	pause := time.Second * time.Duration(len(a.run.actors)) / time.Duration(a.run.o.Rate)
 	due := time.Now()
 	for ctx.Err() == nil {
@@ -205,13 +278,15 @@ func (a *actor) talk(ctx context.Context) {
 func (a *actor) act(ctx context.Context) {
 	dice, t := a.rng.Float64(), a.targets[a.rng.IntN(len(a.targets))]
 	pick := a.rng.IntN(keepAcked)
+	dice *= max(1, float64(a.run.o.Rate)/float64(calm*len(a.run.actors)))
 	switch {
 	case dice < 0.015:
-		a.again(ctx, pick)
+		a.besides(func() { a.again(ctx, pick) })
 	case dice < 0.018:
-		a.conflict(ctx, pick)
+		a.besides(func() { a.conflict(ctx, pick) })
 	case dice < 0.035:
-		a.sendHTTP(ctx, a.compose(t))
+		m := a.compose(t)
+		a.besides(func() { a.sendHTTP(ctx, m) })
 	case dice < 0.040:
 		if c := a.current(); c != nil {
 			c.Cut()
@@ -222,7 +297,7 @@ func (a *actor) act(ctx context.Context) {
 		sleep(ctx, away)
 		a.connect()
 	case dice < 0.055:
-		a.syncs.round(ctx, a)
+		a.besides(func() { a.syncs.round(ctx, a) })
 	default:
 		for range 1 + a.rng.IntN(3)/2 { // now and then two in one go
 			a.post(ctx, a.compose(t))

@@ -74,6 +74,7 @@ type log struct {
 	mu     sync.Mutex
 	events []Event           // guarded by mu
 	convs  map[convKey]int64 // guarded by mu; the conversations of acknowledged messages
+	texts  map[string]string // guarded by mu; each text once: a message is seen a dozen times
 }
 
 func (l *log) add(e *Event) {
@@ -81,6 +82,13 @@ func (l *log) add(e *Event) {
 		e.T = imclient.Now()
 	}
 	l.mu.Lock()
+	if e.Text != "" {
+		if had, ok := l.texts[e.Text]; ok {
+			e.Text = had
+		} else {
+			l.texts[e.Text] = e.Text
+		}
+	}
 	l.events = append(l.events, *e)
 	if e.Op == imclient.OpSend && e.Type == imclient.OK {
 		l.convs[keyOf(e.Channel, e.Client, e.To)] = e.Conversation

@@ -178,7 +178,7 @@ func (x *index) onlyFault(from, to time.Duration) *Window {
 func faultBound(f *Window) time.Duration {
 	component, _, _ := strings.Cut(f.Target, "-")
 	switch f.Kind {
-	case Kill, Restart:
+	case Kill, Restart, Down, Memory:
 		switch component {
 		case "logic":
 			return 2 * time.Second
@@ -189,6 +189,14 @@ func faultBound(f *Window) time.Duration {
 		}
 	case Flush:
 		return 5 * time.Second
+	case Chaos:
+		return 10 * time.Second // by the watermark
+	case ClockAhead, ClockBehind, ClockStrobe, Files:
+		return 2 * time.Second
+	case DiskFull:
+		if component != "mysql" {
+			return time.Second // nobody notices
+		}
 	case Pause:
 		if component == "nsqd" {
 			return 12 * time.Second

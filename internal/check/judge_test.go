@@ -158,7 +158,10 @@ func correct() *story {
 	s.add(Event{Client: ann, Type: imclient.Invoke, Op: OpAgain, ClientID: 1, Channel: imclient.Private, To: bea, Text: text(ann, 1, imclient.Private, bea)})
 	s.add(Event{Client: ann, Op: OpAgain, ClientID: 1, Channel: imclient.Private, To: bea, ID: privateConv*1000 + 1, Conversation: privateConv, Seq: 1})
 	s.add(Event{Client: ann, Type: imclient.Fail, Op: OpConflict, ClientID: 1, Channel: imclient.Private, To: bea, Code: 1000})
+	s.add(Event{Client: ann, Op: OpUpload, ClientID: 1, Text: "/files/a/x.bin", Reason: "its sum"})
+	s.add(Event{Client: ann, Type: imclient.Fail, Op: OpUpload, ClientID: 2, Code: 503})
 	s.ending([]sent{privates(ann, 1, 1), privates(bea, 1, 2), privates(ann, 2, 3), groups(cyd, 1, 1), groups(ann, 3, 2)})
+	s.add(Event{Client: ann, Op: OpFile, ClientID: 1, Text: "/files/a/x.bin", Reason: "its sum"})
 	return s
 }
 
@@ -183,7 +186,7 @@ func explain(v *Verdict) string {
 func TestJudge_CorrectHistoryIsGreen(t *testing.T) {
 	v := Judge(correct().events, Bounds{})
 	require.True(t, v.Green(), explain(v))
-	require.Len(t, v.Results, 12)
+	require.Len(t, v.Results, 13)
 	for i, r := range v.Results {
 		require.Equal(t, fmt.Sprintf("I%d", i+1), r.ID)
 		require.Empty(t, r.Skipped, r.ID)
@@ -414,6 +417,17 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 			ev[find(t, ev, 0, is(OpOrphan, 0))].Seq = 1
 			return ev
 		}},
+		{"an uploaded file that is gone", "I13", func(t *testing.T, ev []Event) []Event {
+			ev[find(t, ev, 0, is(OpFile, ann))].Type = imclient.Fail
+			return ev
+		}},
+		{"an uploaded file that is another", "I13", func(t *testing.T, ev []Event) []Event {
+			ev[find(t, ev, 0, is(OpFile, ann))].Reason = "another sum"
+			return ev
+		}},
+		{"a part of a file that was refused", "I13", func(_ *testing.T, ev []Event) []Event {
+			return append(ev, Event{T: ev[len(ev)-1].T, Type: imclient.Fail, Op: OpFile, Text: "0123", Reason: "7 bytes of 9"})
+		}},
 	}
 	seen := map[string]bool{}
 	for _, c := range cases {
@@ -425,7 +439,7 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 		})
 		seen[c.want] = true
 	}
-	require.Len(t, seen, 12, "an invariant without a violation in this table")
+	require.Len(t, seen, 13, "an invariant without a violation in this table")
 }
 
 // What looks odd and is allowed stays green.

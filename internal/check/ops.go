@@ -24,6 +24,9 @@ const (
 	OpStatus   = "status"   // asked for, the server said so of To
 	OpOnline   = "online"   // the truth about Client at this moment (Code)
 
+	OpUpload = "upload" // a file: ok with its path (Text) and checksum (Reason), fail with Code, info
+	OpFile   = "file"   // what stands there in the end: ok with its checksum; without a Client: a part
+
 	OpFault  = "fault"  // number Conn: invoke, ok when it is over; Text the target, Reason the kind
 	OpPhase  = "phase"  // Text begins
 	OpSample = "sample" // process Text: ID resident bytes, Seq goroutines, Code file descriptors

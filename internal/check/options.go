@@ -30,7 +30,7 @@ type Options struct {
 	Env map[string]string
 	// Users is how many people talk; default 12, at least 6.
 	Users int
-	// Rate is how many messages they send per second, all together; default 100.
+	// Rate is how many messages they send per second, all together; default 800.
 	Rate int
 	// Gap is the mean pause between two faults; default 1.5s.
 	Gap time.Duration
@@ -56,7 +56,7 @@ func (o Options) withDefaults() Options {
 	}
 	o.Users = max(o.Users, 6)
 	if o.Rate <= 0 {
-		o.Rate = 100
+		o.Rate = 800
 	}
 	if o.Gap <= 0 {
 		o.Gap = 1500 * time.Millisecond

@@ -40,7 +40,7 @@ func (r *run) setUp(ctx context.Context) error {
 		}
 		r.actors[i] = &actor{
 			run: r, n: i, user: user, api: api.As(user.Token), rng: prng(r.o.Seed, "actor", i),
-			posted: map[int64]imclient.Outgoing{}, syncs: syncSession{number: sessionRunning},
+			posted: map[int64]imclient.Outgoing{}, syncs: syncSession{number: sessionRunning}, busy: make(chan struct{}, 1),
 		}
 	}
 	type pair struct{ a, b int }

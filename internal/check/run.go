@@ -58,9 +58,9 @@ func Run(ctx context.Context, o Options) (*Verdict, error) {
 	defer func() { _ = file.Close() }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r := &run{o: o, ctx: ctx, dir: dir, log: &log{file: imclient.NewHistory(file), convs: map[convKey]int64{}}, members: map[member]bool{}, troubles: map[string]string{}}
+	r := &run{o: o, ctx: ctx, dir: dir, log: &log{file: imclient.NewHistory(file), convs: map[convKey]int64{}, texts: map[string]string{}}, members: map[member]bool{}, troubles: map[string]string{}}
 	r.say("seed %d, %s, bundle %s", o.Seed, o.Duration, dir)
-	if r.system, err = startSystem(ctx, &o, dir); err != nil {
+	if r.system, err = startSystem(ctx, &o, dir, root, want); err != nil {
 		return nil, err
 	}
 	defer r.system.close()
@@ -133,6 +133,9 @@ func (r *run) perform(want func(kind, target string) bool) error {
 	}
 	r.phase(PhaseRead)
 	r.readAll()
+	if err := r.readUploads(); err != nil {
+		return err
+	}
 	r.presence()
 	stopWatching()
 	background.Wait()
@@ -159,6 +162,7 @@ func (r *run) talk(ctx context.Context, people *sync.WaitGroup) {
 		people.Go(func() { a.talk(ctx) })
 	}
 	people.Go(func() { r.lie(ctx) })
+	people.Go(func() { r.uploadFiles(ctx) })
 	for i, p := range r.pairs {
 		people.Go(func() { r.churnPair(ctx, i, p[0], p[1]) })
 	}
@@ -170,7 +174,7 @@ func (r *run) talk(ctx context.Context, people *sync.WaitGroup) {
 // faults carries out the schedule until ctx ends; a fault that has begun ends
 // by itself.
 func (r *run) faults(ctx context.Context, want func(kind, target string) bool) {
-	p := newPlan(r.o.Seed, r.system.processNames(), r.system.linkNames(), want, r.o.Gap)
+	p := newPlan(r.o.Seed, r.system.processNames(), r.system.linkNames(), r.system.extras(), want, r.o.Gap)
 	for {
 		f, ok := p.draw()
 		if !ok {
@@ -204,6 +208,7 @@ func (r *run) settle() {
 		left := 0
 		for _, a := range r.actors {
 			left += a.pending()
+			a.adopt()
 		}
 		if left == 0 {
 			return

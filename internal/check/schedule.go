@@ -24,12 +24,23 @@ const (
 	Stall     = "stall"      // a link takes nothing more from the server
 	KillAll   = "kill-all"   // SIGKILL for all replicas of a service at once
 	KillFlush = "kill-flush" // a process dies while Redis forgets
+
+	Down        = "down"         // SIGKILL, and nobody starts it again for a while
+	Chaos       = "chaos"        // of the messages of NSQ a tenth each is lost, repeated, late, out of order
+	DiskFull    = "disk-full"    // no room is left where something is stored
+	ClockAhead  = "clock-ahead"  // a process's clock is an hour fast
+	ClockBehind = "clock-behind" // a process's clock is an hour slow
+	ClockStrobe = "clock-strobe" // a process's clock jumps to and fro by a second
+	Files       = "files"        // a process can open no more files, nor connections
+	Memory      = "memory"       // the kernel kills a process for its memory
 )
 
 var (
 	processKinds = []string{Kill, Pause, Restart}
 	linkKinds    = []string{Partition, LoseTo, LoseFrom, Delay, Thin, Reset, Refuse, Stall}
 	otherKinds   = []string{Flush, KillAll, KillFlush}
+	clockKinds   = []string{ClockAhead, ClockBehind, ClockStrobe}
+	extraKinds   = append([]string{Down, Chaos, DiskFull, Files, Memory}, clockKinds...)
 )
 
 // ParseFaults reads a selection: "all", "none", or a list of kinds, targets and
@@ -47,7 +58,7 @@ func ParseFaults(text string) (func(kind, target string) bool, error) {
 			return nil, fmt.Errorf("check: an empty item in %q", text)
 		}
 		kind, _, pair := strings.Cut(item, ":")
-		if pair && !slices.Contains(slices.Concat(processKinds, linkKinds, otherKinds), kind) {
+		if pair && !slices.Contains(slices.Concat(processKinds, linkKinds, otherKinds, extraKinds), kind) {
 			return nil, fmt.Errorf("check: no fault of kind %q", kind)
 		}
 	}
@@ -77,12 +88,20 @@ func (f *fault) String() string {
 	return f.Kind + " " + f.Target
 }
 
-// plan makes an endless schedule. In every round each process suffers once, and
-// the links by turns; over the rounds every process suffers every kind.
+// extra is a kind of fault for which not every target will do.
+type extra struct {
+	kind    string
+	targets []string
+}
+
+// plan makes an endless schedule. In every round each process suffers once, the
+// links by turns, and every further kind of fault befalls one of its targets;
+// over the rounds every process suffers every kind.
 type plan struct {
 	rng       *rand.Rand
 	processes []string
 	links     []string
+	extras    []extra
 	want      func(kind, target string) bool
 	gap       time.Duration
 	turn      int // rounds so far
@@ -90,8 +109,8 @@ type plan struct {
 	n         int
 }
 
-func newPlan(seed uint64, processes, links []string, want func(kind, target string) bool, gap time.Duration) *plan {
-	p := &plan{rng: prng(seed, "faults", 0), processes: slices.Clone(processes), links: slices.Clone(links), want: want, gap: gap}
+func newPlan(seed uint64, processes, links []string, extras []extra, want func(kind, target string) bool, gap time.Duration) *plan {
+	p := &plan{rng: prng(seed, "faults", 0), processes: slices.Clone(processes), links: slices.Clone(links), extras: extras, want: want, gap: gap}
 	p.rng.Shuffle(len(p.links), func(i, j int) { p.links[i], p.links[j] = p.links[j], p.links[i] })
 	return p
 }
@@ -119,6 +138,12 @@ func (p *plan) draw() (fault, bool) {
 		f.Length = p.between(2*time.Second, 15*time.Second)
 	case Delay, Thin, Refuse:
 		f.Length = p.between(2*time.Second, 6*time.Second)
+	case Down, ClockAhead, ClockBehind, ClockStrobe, Files, Memory:
+		f.Length = p.between(2*time.Second, 8*time.Second)
+	case Chaos:
+		f.Length = p.between(3*time.Second, 15*time.Second)
+	case DiskFull: // a data file has room for some seconds more
+		f.Length = p.between(5*time.Second, 15*time.Second)
 	}
 	return f, true
 }
@@ -147,6 +172,11 @@ func (p *plan) deal() {
 		add(Flush, "redis")
 		add(KillAll, []string{"gateway", "logic"}[p.turn%2])
 		add(KillFlush, p.processes[p.rng.IntN(len(p.processes))])
+	}
+	for i, e := range p.extras {
+		if len(e.targets) > 0 {
+			add(e.kind, e.targets[(p.turn+i)%len(e.targets)])
+		}
 	}
 	p.rng.Shuffle(len(p.next), func(i, j int) { p.next[i], p.next[j] = p.next[j], p.next[i] })
 	p.turn++

@@ -10,13 +10,14 @@ import (
 var (
 	someProcesses = []string{"mysql", "redis", "etcd", "nsqd", "nsqlookupd", "logic-1", "logic-2", "gateway-1", "gateway-2"}
 	someLinks     = []string{"clients>gateway-1", "clients>gateway-2", "logic-1>mysql", "logic-2>redis", "gateway-1>nsqd"}
+	someExtras    = []extra{{Down, someProcesses}, {Chaos, []string{"gateway-1>nsqd", "gateway-2>nsqd"}}, {DiskFull, nil}, {ClockAhead, []string{"logic-1"}}}
 )
 
 func drawn(t *testing.T, seed uint64, selection string, n int) []fault {
 	t.Helper()
 	want, err := ParseFaults(selection)
 	require.NoError(t, err)
-	p := newPlan(seed, someProcesses, someLinks, want, time.Second)
+	p := newPlan(seed, someProcesses, someLinks, someExtras, want, time.Second)
 	var out []fault
 	for range n {
 		f, ok := p.draw()
@@ -48,6 +49,10 @@ func TestPlan_EveryProcessSuffersEveryKind(t *testing.T) {
 		}
 	}
 	require.GreaterOrEqual(t, len(kinds), 14)
+	require.Positive(t, times["chaos:gateway-1>nsqd"])
+	require.Positive(t, times["chaos:gateway-2>nsqd"])
+	require.Positive(t, times["clock-ahead:logic-1"])
+	require.False(t, kinds[DiskFull], "it has no targets")
 }
 
 func TestPlan_Selection(t *testing.T) {

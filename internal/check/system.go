@@ -14,6 +14,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 
 	"im-services/internal/cluster"
+	"im-services/internal/nsqchaos"
 	"im-services/internal/tcpproxy"
 )
 
@@ -24,14 +25,19 @@ type system struct {
 	cluster   *cluster.Cluster
 	stateDir  string
 
+	seed  uint64
+	disks []disk // that can be filled
+	clock bool   // the services' clocks can be turned
+
 	mu    sync.Mutex
 	links map[string]*tcpproxy.Proxy // guarded by mu; by name, "logic-1>mysql"
+	buses map[string]*nsqchaos.Proxy // guarded by mu; before the link of that name
 }
 
 // startSystem starts a cluster with a proxy on every link that can have one, or
 // takes what runs at Base.
-func startSystem(ctx context.Context, o *Options, dir string) (*system, error) {
-	s := &system{links: map[string]*tcpproxy.Proxy{}}
+func startSystem(ctx context.Context, o *Options, dir, root string, want func(kind, target string) bool) (*system, error) {
+	s := &system{seed: o.Seed, links: map[string]*tcpproxy.Proxy{}, buses: map[string]*nsqchaos.Proxy{}}
 	if o.Base != "" {
 		s.addresses = strings.Split(o.Base, ",")
 		if o.DSN != "" {
@@ -45,6 +51,7 @@ func startSystem(ctx context.Context, o *Options, dir string) (*system, error) {
 		return s, nil
 	}
 	s.stateDir = filepath.Join(dir, "cluster")
+	s.unmountDisks() // of a run of the same seed that was killed
 	if err := os.RemoveAll(s.stateDir); err != nil {
 		return nil, err
 	}
@@ -65,6 +72,7 @@ func startSystem(ctx context.Context, o *Options, dir string) (*system, error) {
 	if len(o.Tags) > 0 {
 		opts.BuildFlags = []string{"-tags=" + strings.Join(o.Tags, ",")}
 	}
+	s.prepare(ctx, o, root, want, &opts)
 	c, err := cluster.Start(ctx, opts)
 	if err != nil {
 		s.close()
@@ -86,6 +94,68 @@ func startSystem(ctx context.Context, o *Options, dir string) (*system, error) {
 	return s, nil
 }
 
+// prepare makes possible what must be built in before a cluster starts. What
+// this machine does not allow is left out, and said.
+func (s *system) prepare(ctx context.Context, o *Options, root string, want func(kind, target string) bool, opts *cluster.Options) {
+	wanted := func(kinds []string, targets ...string) bool {
+		for _, kind := range kinds {
+			for _, target := range targets {
+				if want != nil && want(kind, target) {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	if wanted([]string{DiskFull}, "mysql", "uploads", "nsqd") {
+		if err := s.mountDisks(ctx); err != nil {
+			_, _ = fmt.Fprintf(o.Progress, "no disk will be full: %v\n", err)
+		}
+	}
+	if wanted(clockKinds, serviceNames...) {
+		flag, err := clockOverlay(ctx, root)
+		if err != nil {
+			_, _ = fmt.Fprintf(o.Progress, "no clock will be wrong: %v\n", err)
+			return
+		}
+		opts.BuildFlags = append(opts.BuildFlags, flag)
+		s.clock = true
+	}
+}
+
+// serviceNames are the processes of ours in a cluster of the checker.
+var serviceNames = []string{"gateway-1", "gateway-2", "logic-1", "logic-2", "auth-1", "auth-2", "friend-1", "friend-2"}
+
+// extras are the faults that only some targets can suffer, with those.
+func (s *system) extras() []extra {
+	if s.cluster == nil {
+		return nil
+	}
+	out := []extra{{Down, s.processNames()}}
+	s.mu.Lock()
+	out = append(out, extra{Chaos, sortedKeys(s.buses)})
+	s.mu.Unlock()
+	if len(s.disks) > 0 {
+		full := extra{kind: DiskFull}
+		for _, d := range s.disks {
+			full.targets = append(full.targets, d.name)
+		}
+		out = append(out, full)
+	}
+	if s.clock {
+		for _, kind := range clockKinds {
+			out = append(out, extra{kind, serviceNames})
+		}
+	}
+	if canLimitFiles() {
+		out = append(out, extra{Files, serviceNames})
+	}
+	if canLimitMemory() {
+		out = append(out, extra{Memory, serviceNames})
+	}
+	return out
+}
+
 // route puts a proxy on every link of a process: to the servers it uses, and
 // from those who call it.
 func (s *system) route(name string, env map[string]string) {
@@ -103,6 +173,16 @@ func (s *system) route(name string, env map[string]string) {
 	via("IM_DISCOVERY_ENDPOINTS", "etcd")
 	via("IM_CACHE_ADDR", "redis")
 	via("IM_BUS_NSQD", "nsqd")
+	if strings.HasPrefix(name, "gateway-") { // who consumes
+		if addr, err := s.bus(name+">nsqd", env["IM_BUS_NSQD"]); err == nil {
+			env["IM_BUS_NSQD"] = addr
+		}
+	}
+	if s.clock {
+		if file, err := clockFile(s.clockDir(), name); err == nil {
+			env[clockEnv] = file
+		}
+	}
 	if cfg, err := mysql.ParseDSN(env["IM_DATABASE_DSN"]); err == nil && cfg.Net == "tcp" {
 		if addr, err := s.link(name+">mysql", cfg.Addr); err == nil {
 			cfg.Addr = addr
@@ -132,6 +212,21 @@ func (s *system) link(name, target string) (string, error) {
 	return p.Addr, nil
 }
 
+// bus is link for what spoils the messages of NSQ.
+func (s *system) bus(name, target string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.buses[name]; p != nil {
+		return p.Addr, nil
+	}
+	p, err := nsqchaos.New(target, prng(s.seed, "bus "+name, 0).Uint64())
+	if err != nil {
+		return "", err
+	}
+	s.buses[name] = p
+	return p.Addr, nil
+}
+
 func (s *system) linkNames() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,9 +251,13 @@ func (s *system) close() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, p := range s.buses {
+		p.Close()
+	}
 	for _, p := range s.links {
 		p.Close()
 	}
+	s.unmountDisks()
 }
 
 // recovery bounds the time until a process serves again.
@@ -206,6 +305,30 @@ func (s *system) inject(ctx context.Context, f *fault) error {
 			}
 		}
 		return nil
+	case Down:
+		p := s.cluster.Process(f.Target)
+		p.Halt()
+		sleep(ctx, f.Length)
+		return p.Start(ctx)
+	case Chaos:
+		s.mu.Lock()
+		p := s.buses[f.Target]
+		s.mu.Unlock()
+		if p == nil {
+			return fmt.Errorf("check: no bus %q", f.Target)
+		}
+		p.Misbehave(nsqchaos.Tenth)
+		sleep(ctx, f.Length)
+		p.Heal()
+		return nil
+	case DiskFull:
+		return s.fillDisk(ctx, f)
+	case ClockAhead, ClockBehind, ClockStrobe:
+		return s.turnClock(ctx, f)
+	case Files:
+		return s.exhaustFiles(ctx, f)
+	case Memory:
+		return s.exhaustMemory(ctx, f)
 	default:
 		return s.spoil(ctx, f)
 	}
@@ -274,6 +397,9 @@ func (s *system) flush(ctx context.Context) error {
 func (s *system) heal(ctx context.Context) error {
 	s.mu.Lock()
 	for _, p := range s.links {
+		p.Heal()
+	}
+	for _, p := range s.buses {
 		p.Heal()
 	}
 	s.mu.Unlock()

@@ -74,11 +74,10 @@ func (r *run) sample(ctx context.Context) {
 		return
 	}
 	for _, name := range r.system.processNames() {
-		kind, _, replica := strings.Cut(name, "-")
+		_, _, replica := strings.Cut(name, "-")
 		if !replica {
 			continue // servers that are not ours
 		}
-		_ = kind
 		e := Event{Type: imclient.OK, Op: OpSample, Text: name}
 		if readMetrics(ctx, "http://"+r.system.cluster.Addr(name+"/debug")+"/metrics", &e) == nil {
 			r.log.add(&e)
@@ -155,9 +154,13 @@ func (r *run) ask(mark string, online func(*actor) bool) {
 			var out struct {
 				Status int `json:"status"`
 			}
-			ctx, cancel := context.WithTimeout(r.ctx, callLimit)
-			err := viewer.api.Call(ctx, http.MethodGet, "/api/friends/status/"+intText(subject.user.ID), url.Values{}, &out)
-			cancel()
+			var err error
+			viewer.insist(r.ctx, func() bool {
+				ctx, cancel := context.WithTimeout(r.ctx, callLimit)
+				defer cancel()
+				err = viewer.api.Call(ctx, http.MethodGet, "/api/friends/status/"+intText(subject.user.ID), url.Values{}, &out)
+				return err == nil
+			})
 			e := Event{Client: viewer.user.ID, Op: OpStatus, To: subject.user.ID, Code: out.Status, Reason: mark}
 			if e.Type, _ = outcome(err); err != nil {
 				e.Reason = err.Error()
