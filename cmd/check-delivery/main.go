@@ -6,6 +6,8 @@
 //	check-delivery -time 2m -seed 7
 //	check-delivery -base http://127.0.0.1:8000
 //	check-delivery -judge .local/check/7/history.jsonl
+//	check-delivery -schedule .local/check/7/schedule.json
+//	check-delivery -shrink .local/check/7/schedule.json
 //
 // The exit code is 0 if the verdict is green, 1 if it is red, 2 if there is none.
 package main
@@ -42,7 +44,7 @@ func main() {
 
 func verdict(ctx context.Context, args []string) (*check.Verdict, error) {
 	var o check.Options
-	var tags, judge, page string
+	var tags, judge, page, schedule, less string
 	env := map[string]string{}
 	f := flag.NewFlagSet("check-delivery", flag.ContinueOnError)
 	f.Uint64Var(&o.Seed, "seed", 0, "fixes the workload and the schedule of faults; 0: from the clock")
@@ -59,6 +61,8 @@ func verdict(ctx context.Context, args []string) (*check.Verdict, error) {
 	f.DurationVar(&o.Bounds.HealthyP99, "healthy-p99", 0, "bound of pushes while nothing fails (default 200ms)")
 	f.StringVar(&judge, "judge", "", "judge this history again; nothing is run")
 	f.StringVar(&page, "page", "", "with -judge: write the report as HTML here")
+	f.StringVar(&schedule, "schedule", "", "do the faults of this schedule again, as a bundle has it")
+	f.StringVar(&less, "shrink", "", "run again and again to find the fewest faults of this schedule that still turn the verdict red")
 	f.Func("env", "NAME=value for every process of the own cluster; may be repeated", func(s string) error {
 		name, value, ok := strings.Cut(s, "=")
 		if !ok {
@@ -80,7 +84,41 @@ func verdict(ctx context.Context, args []string) (*check.Verdict, error) {
 		o.Tags = strings.Split(tags, ",")
 	}
 	o.Env, o.Progress = env, os.Stderr
+	if schedule != "" && less != "" {
+		return nil, errors.New("-schedule or -shrink, not both")
+	}
+	if file := schedule + less; file != "" {
+		var err error
+		if o.Schedule, err = check.ReadSchedule(file); err != nil {
+			return nil, err
+		}
+		o.Seed = o.Schedule.Seed
+	}
+	if less != "" {
+		return shrunk(ctx, o, less)
+	}
 	return check.Run(ctx, o)
+}
+
+// shrunk looks for the fewest faults that break a promise and prints them.
+func shrunk(ctx context.Context, o check.Options, file string) (*check.Verdict, error) {
+	least, v, err := check.Shrink(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if v.Green() {
+		fmt.Println("the whole schedule breaks nothing now")
+		return v, nil
+	}
+	name := strings.TrimSuffix(file, ".json") + "-shrunk.json"
+	if err := least.Write(name); err != nil {
+		return nil, err
+	}
+	fmt.Printf("%d faults are enough, see %s:\n", len(least.Faults), name)
+	for i := range least.Faults {
+		fmt.Println("  " + least.Faults[i].String())
+	}
+	return v, nil
 }
 
 // again judges a history that was kept.

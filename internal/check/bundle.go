@@ -2,7 +2,6 @@ package check
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"io"
 	"maps"
@@ -50,11 +49,8 @@ func (r *run) finish(v *Verdict) error {
 func (r *run) writeSchedule() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	text, err := json.MarshalIndent(map[string]any{"seed": r.o.Seed, "faults": r.schedule, "troubles": r.troubles}, "", " ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(r.dir, scheduleFile), text, 0o600)
+	done := Schedule{Seed: r.o.Seed, Faults: r.schedule, Troubles: r.troubles}
+	return done.Write(filepath.Join(r.dir, scheduleFile))
 }
 
 // keepLogs copies the logs of an own cluster into the bundle.

@@ -83,7 +83,7 @@ func (x *index) judgePresence(b Bounds) Result {
 	}
 	truth := map[int64]fact{}
 	told := map[pair]fact{}
-	busy := x.lagMax()
+	late, starved := x.lagMax(), x.starved(b)
 	for i := range x.events {
 		e := &x.events[i]
 		switch e.Op {
@@ -108,7 +108,7 @@ func (x *index) judgePresence(b Bounds) Result {
 			switch {
 			case heard && frame.code != now.code && x.connectedSince(e.Client, frame.at, e.T):
 				r.red("the last frame told user %d that user %d is %d (at %s); he is %d", e.Client, e.To, frame.code, short(frame.at), now.code)
-			case e.Reason == transition && (!heard || frame.at < now.at || frame.at > now.at+b.Presence+busy) && x.connectedSince(e.Client, now.at, e.T):
+			case e.Reason == transition && (!heard || frame.at < now.at || !starved && frame.at > now.at+b.Presence+late) && x.connectedSince(e.Client, now.at, e.T):
 				r.red("user %d was not told within %s that user %d became %d at %s", e.Client, b.Presence, e.To, now.code, short(now.at))
 			}
 		}
@@ -129,6 +129,18 @@ func (x *index) connectedSince(user int64, from, to time.Duration) bool {
 		}
 	}
 	return false
+}
+
+// starved reports whether the machine had no processor time to spare, so that
+// no latency says anything about the system.
+func (x *index) starved(b Bounds) bool {
+	var lags []time.Duration
+	for i := range x.events {
+		if x.events[i].Op == OpLag {
+			lags = append(lags, time.Duration(x.events[i].Seq))
+		}
+	}
+	return quantiles(lags).P99 > b.MaxLag
 }
 
 func (x *index) lagMax() time.Duration {

@@ -24,6 +24,8 @@ type Options struct {
 	DSN string
 	// Faults selects what is done to an own cluster; see ParseFaults. Empty: all.
 	Faults string
+	// Schedule, if set, is done instead of what follows from the seed and Faults.
+	Schedule *Schedule
 	// Tags are build tags for the services of an own cluster.
 	Tags []string
 	// Env are settings for every process of an own cluster.
@@ -48,6 +50,9 @@ func (o Options) withDefaults() Options {
 	if o.Seed == 0 {
 		o.Seed = uint64(time.Now().UnixNano()) //nolint:gosec // positive
 	}
+	if o.Duration <= 0 && o.Schedule != nil {
+		o.Duration = o.Schedule.length()
+	}
 	if o.Duration <= 0 {
 		o.Duration = 30 * time.Second
 	}
@@ -68,8 +73,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// command is the line that repeats the run.
-func (o *Options) command() string {
+// command is the line that repeats the run whose bundle is dir.
+func (o *Options) command(dir string) string {
 	var b strings.Builder
 	b.WriteString("go run ./cmd/check-delivery")
 	add := func(name, value string) { b.WriteString(" -" + name + " " + value) }
@@ -83,6 +88,9 @@ func (o *Options) command() string {
 	}
 	if o.Faults != "" {
 		add("faults", o.Faults)
+	}
+	if o.Schedule != nil {
+		add("schedule", filepath.Join(dir, scheduleFile))
 	}
 	if len(o.Tags) > 0 {
 		add("tags", strings.Join(o.Tags, ","))

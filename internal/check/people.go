@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -31,12 +32,15 @@ func (r *run) setUp(ctx context.Context) error {
 		base := r.system.addresses[i%len(r.system.addresses)]
 		name := fmt.Sprintf("c%sx%d", stamp, i)
 		api := imclient.NewAPI(base, web)
-		if err := api.Register(ctx, name+"@example.com", name, "secret123"); err != nil {
-			return fmt.Errorf("check: register: %w", err)
-		}
-		user, err := api.Login(ctx, name+"@example.com", "secret123")
-		if err != nil {
-			return fmt.Errorf("check: log in: %w", err)
+		var user imclient.User
+		var refused error
+		if !until(ctx, func(ctx context.Context) error {
+			refused = api.Register(ctx, name+"@example.com", name, "secret123") // it may have been made unheard
+			var err error
+			user, err = api.Login(ctx, name+"@example.com", "secret123")
+			return err
+		}) {
+			return errors.Join(errors.New("check: an account cannot be made"), refused)
 		}
 		r.actors[i] = &actor{
 			run: r, n: i, user: user, api: api.As(user.Token), rng: prng(r.o.Seed, "actor", i),

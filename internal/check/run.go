@@ -38,6 +38,9 @@ func Run(ctx context.Context, o Options) (*Verdict, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Schedule != nil {
+		want = o.Schedule.has
+	}
 	if o.Base != "" {
 		want = nil
 	}
@@ -73,7 +76,7 @@ func Run(ctx context.Context, o Options) (*Verdict, error) {
 	}
 	r.say("judging %d events", len(r.log.all()))
 	v := Judge(r.log.all(), o.Bounds)
-	v.Seed, v.Command = o.Seed, o.command()
+	v.Seed, v.Command = o.Seed, o.command(dir)
 	return v, r.finish(v)
 }
 
@@ -174,9 +177,12 @@ func (r *run) talk(ctx context.Context, people *sync.WaitGroup) {
 // faults carries out the schedule until ctx ends; a fault that has begun ends
 // by itself.
 func (r *run) faults(ctx context.Context, want func(kind, target string) bool) {
-	p := newPlan(r.o.Seed, r.system.processNames(), r.system.linkNames(), r.system.extras(), want, r.o.Gap)
+	draw := newPlan(r.o.Seed, r.system.processNames(), r.system.linkNames(), r.system.extras(), want, r.o.Gap).draw
+	if r.o.Schedule != nil {
+		draw = r.o.Schedule.draw()
+	}
 	for {
-		f, ok := p.draw()
+		f, ok := draw()
 		if !ok {
 			return
 		}

@@ -128,12 +128,24 @@ func (r *run) presence() {
 			r.log.add(&Event{Client: a.user.ID, Type: imclient.OK, Op: OpOnline, Code: imclient.CodeOffline})
 		}
 	}
-	sleep(r.ctx, r.o.Bounds.Presence+2*time.Second)
+	sleep(r.ctx, r.o.Bounds.Presence+2*time.Second+r.starvation())
 	left := map[*actor]bool{}
 	for _, a := range gone {
 		left[a] = true
 	}
 	r.ask(transition, func(a *actor) bool { return !left[a] })
+}
+
+// starvation is for how much longer one must wait on a machine that has no
+// processor time to spare before something counts as missing.
+func (r *run) starvation() time.Duration {
+	var worst int64
+	for _, e := range r.log.all() {
+		if e.Op == OpLag {
+			worst = max(worst, e.Seq)
+		}
+	}
+	return min(10*time.Duration(worst), 40*time.Second)
 }
 
 // ask lets those who are online ask about those they share a friendship with.
