@@ -87,6 +87,7 @@ func (a *actor) begin() []imclient.Outgoing {
 	client := imclient.Start(imclient.Config{
 		User: a.user, Addresses: a.run.system.addresses, First: first % len(a.run.system.addresses),
 		Heartbeat: time.Second, Silence: 5 * time.Second, AckTimeout: 3 * time.Second, BackoffMax: time.Second,
+		Window: 256, MaxPending: 1024, // nobody writes on and on while nothing goes out
 		Receipts: a.n%2 == 0,
 		Record: func(e *imclient.Event) {
 			if e.Conn > 0 {

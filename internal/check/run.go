@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -206,11 +207,12 @@ func (r *run) faults(ctx context.Context, want func(kind, target string) bool) {
 	}
 }
 
-// settle waits until every message is acknowledged or refused.
+// settle waits until every message is acknowledged or refused, for as long as
+// there are fewer and fewer that are not.
 func (r *run) settle() {
-	ctx, cancel := context.WithTimeout(r.ctx, 60*time.Second)
-	defer cancel()
-	for ctx.Err() == nil {
+	const still = 30 * time.Second
+	least, since := math.MaxInt, time.Now()
+	for r.ctx.Err() == nil && time.Since(since) < still {
 		left := 0
 		for _, a := range r.actors {
 			left += a.pending()
@@ -219,7 +221,10 @@ func (r *run) settle() {
 		if left == 0 {
 			return
 		}
-		sleep(ctx, 100*time.Millisecond)
+		if left < least {
+			least, since = left, time.Now()
+		}
+		sleep(r.ctx, 100*time.Millisecond)
 	}
 	for _, a := range r.actors {
 		if n := a.pending(); n > 0 {

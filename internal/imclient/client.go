@@ -23,8 +23,13 @@ type Config struct {
 	// before the connection counts as dead; default 15s.
 	Silence time.Duration
 	// AckTimeout is how long a sent message may stay unanswered before it is
-	// sent again; default 5s.
+	// sent again; default 5s. On the same connection each further time comes
+	// after twice as long, up to 16 times: a server that is slow does not become
+	// faster by being asked more often.
 	AckTimeout time.Duration
+	// Window is how many messages may be on their way at once; those after them
+	// wait for their turn. Default 512.
+	Window int
 	// BackoffMin and BackoffMax bound the pause before a reconnect, which doubles
 	// with every failure and is jittered; defaults 50ms and 2s.
 	BackoffMin, BackoffMax time.Duration
@@ -34,8 +39,9 @@ type Config struct {
 	FirstClientID int64
 	// Receipts makes the client acknowledge what it has shown, at every heartbeat.
 	Receipts bool
-	// Retry decides whether a refused message is sent again, and after how long;
-	// default: what the server calls temporary. Return a negative time to give up.
+	// Retry decides whether a refused message is sent again, and after how long
+	// at first, as with AckTimeout; default: what the server calls temporary.
+	// Return a negative time to give up.
 	Retry func(f *Frame) time.Duration
 
 	// Hooks run one at a time per Client and must be quick; nil: none. A frame
@@ -100,6 +106,7 @@ type Client struct {
 	head      *pending // unsettled messages in the order posted
 	tail      *pending
 	next      *pending // the first that this connection has not sent
+	flying    int      // how many this connection has sent that are not settled
 	nextID    int64
 	seen      map[int64]*seen
 	receipted map[int64]int64
@@ -115,7 +122,15 @@ type pending struct {
 	sentAt     time.Time // the last time; zero: not yet
 	retryAt    time.Time // after a refusal that is no end; zero: none
 	sent       bool      // ever
+	on         int       // the connection that sent it last
+	tries      int       // how often that one did
 	prev, next *pending
+}
+
+// patience is how long to wait for an answer, or after a refusal, where first is
+// the time after the first attempt.
+func (p *pending) patience(first time.Duration) time.Duration {
+	return first << min(max(p.tries-1, 0), 4)
 }
 
 // ErrEnded is in the chain of errors of a Client that stopped for good: its
@@ -130,6 +145,7 @@ func Start(cfg Config) *Client {
 	setDefault(&cfg.BackoffMin, 50*time.Millisecond)
 	setDefault(&cfg.BackoffMax, 2*time.Second)
 	setDefault(&cfg.MaxPending, 4096)
+	setDefault(&cfg.Window, 512)
 	setDefault(&cfg.FirstClientID, time.Now().UnixMilli()*1000)
 	if cfg.Retry == nil {
 		cfg.Retry = RetryTemporary
@@ -366,7 +382,7 @@ func (c *Client) connection(address string) error {
 
 	c.mu.Lock()
 	c.sock = sock
-	c.next = c.head
+	c.next, c.flying = c.head, 0
 	c.stats.Connects++
 	close(c.standing)
 	c.mu.Unlock()
@@ -511,7 +527,7 @@ func (c *Client) refused(f *Frame, conn int) bool {
 		return false
 	}
 	if again >= 0 {
-		p.retryAt = time.Now().Add(again)
+		p.retryAt = time.Now().Add(p.patience(again))
 		c.mu.Unlock()
 		return true
 	}
@@ -531,6 +547,10 @@ func (c *Client) settleLocked(clientID int64) *pending {
 		return nil
 	}
 	delete(c.pending, clientID)
+	if p.on == c.conn {
+		c.flying--
+		c.poke()
+	}
 	if c.next == p {
 		c.next = p.next
 	}

@@ -275,6 +275,67 @@ func TestClient_NoAnswer_SendsAgainOnTheSameConnection(t *testing.T) {
 	require.Equal(t, 1, c.Stats().Connects)
 }
 
+func TestClient_NoAnswer_AsksLessAndLessOften(t *testing.T) {
+	const first = 40 * time.Millisecond
+	times := make(chan time.Time, 100)
+	s := newServer(t, func(p *peer) {
+		for p.chat() != nil {
+			times <- time.Now()
+		}
+	})
+	c := start(t, s, Config{AckTimeout: first})
+	_, err := c.Post(soon(t), Outgoing{To: 2, Text: "x"})
+	require.NoError(t, err)
+	last := <-times
+	for n := range 3 {
+		now := <-times
+		require.GreaterOrEqual(t, now.Sub(last)+5*time.Millisecond, first<<n, "attempt %d", n+2)
+		last = now
+	}
+}
+
+func TestClient_Window(t *testing.T) {
+	const window, posts = 4, 20
+	var most atomic.Int64
+	s := newServer(t, func(p *peer) {
+		// What is on its way when nothing is answered for a while is the window.
+		var waiting []*Frame
+		frames := make(chan *Frame, posts)
+		go func() {
+			defer close(frames)
+			for f := p.chat(); f != nil; f = p.chat() {
+				frames <- f
+			}
+		}()
+		for {
+			select {
+			case f, ok := <-frames:
+				if !ok {
+					return
+				}
+				waiting = append(waiting, f)
+				most.Store(max(most.Load(), int64(len(waiting))))
+			case <-time.After(30 * time.Millisecond):
+				for _, f := range waiting {
+					p.ack(f, f.ClientID)
+				}
+				waiting = nil
+				if p.n == 1 && most.Load() == window {
+					return // the window of the next connection begins empty
+				}
+			}
+		}
+	})
+	c := start(t, s, Config{Window: window, FirstClientID: 1})
+	for range posts {
+		_, err := c.Post(soon(t), Outgoing{To: 2, Text: "x"})
+		require.NoError(t, err)
+	}
+	require.Eventually(t, func() bool { return c.Stats().Acked == posts }, 10*time.Second, time.Millisecond)
+	require.EqualValues(t, window, most.Load())
+	require.GreaterOrEqual(t, c.Stats().Connects, 2)
+}
+
 func TestClient_DeadSilenceIsALostConnection(t *testing.T) {
 	hold := make(chan struct{})
 	s := newServer(t, func(p *peer) {

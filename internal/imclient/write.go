@@ -33,7 +33,7 @@ func (c *Client) flush(buf []byte) []byte {
 	for {
 		c.mu.Lock()
 		sock, p := c.sock, c.next
-		if sock == nil || p == nil {
+		if sock == nil || p == nil || c.flying >= c.cfg.Window {
 			c.mu.Unlock()
 			return buf
 		}
@@ -53,6 +53,11 @@ func (c *Client) frameLocked(buf []byte, p *pending, now time.Time) []byte {
 		c.stats.Resent++
 		c.record(&Event{T: Now(), Conn: c.conn, Type: Invoke, Op: OpResend, ClientID: p.msg.ClientID, Channel: max(p.msg.Channel, Private), To: p.msg.To})
 	}
+	if p.on != c.conn {
+		p.on, p.tries = c.conn, 0
+		c.flying++
+	}
+	p.tries++
 	p.sent, p.sentAt, p.retryAt = true, now, time.Time{}
 	return AppendChat(buf[:0], c.cfg.User.ID, &p.msg)
 }
@@ -63,7 +68,7 @@ func (c *Client) sweep(buf []byte, now time.Time) []byte {
 	sock := c.sock
 	var due []*pending
 	for p := c.head; p != nil && p != c.next && sock != nil; p = p.next {
-		if p.retryAt.IsZero() && now.Sub(p.sentAt) >= c.cfg.AckTimeout || !p.retryAt.IsZero() && !now.Before(p.retryAt) {
+		if p.retryAt.IsZero() && now.Sub(p.sentAt) >= p.patience(c.cfg.AckTimeout) || !p.retryAt.IsZero() && !now.Before(p.retryAt) {
 			due = append(due, p)
 		}
 	}
