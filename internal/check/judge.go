@@ -116,6 +116,9 @@ func (x *index) judgeLost() Result {
 		case m.text != s.text:
 			r.red("%s is stored as %q, not %q", s, m.text, s.text)
 		}
+		if s.done >= x.quietAt {
+			continue // some had begun to read by then
+		}
 		for _, user := range append(x.recipients(s), s.client) {
 			if x.read[user] && x.mustHave(user, s) && !has(user, p) {
 				r.red("%s, %s, is missing from what user %d reads", s, p, user)

@@ -90,10 +90,24 @@ func (c *call) send(s *logicv1.Send) (*logicv1.SendResult, error) {
 			return resp.GetResult(), nil
 		}
 		kind := im.KindOf(err)
-		if kind != im.KindUnknown && kind != im.KindUnavailable || attempt == sendAttempts || !pause(c.ctx(), sendPause) {
+		if kind != im.KindUnknown && kind != im.KindUnavailable {
+			return nil, settled(err, attempt)
+		}
+		if attempt == sendAttempts || !pause(c.ctx(), sendPause) {
 			return nil, err
 		}
 	}
+}
+
+// settled is what a refusal means after that many attempts. That a later one was
+// refused says nothing about one before it, which may still be stored: only what
+// can never be stored is refused.
+func settled(err error, attempts int) error {
+	switch kind := im.KindOf(err); {
+	case attempts == 1, kind == im.KindInvalid, kind == im.KindConflict:
+		return err
+	}
+	return im.E(im.KindUnknown, "outcome_unknown", err)
 }
 
 // pause waits and reports whether the context is still alive.

@@ -283,6 +283,30 @@ func TestSend_Outcomes(t *testing.T) {
 		require.Len(t, calls, 2)
 		require.True(t, proto.Equal(calls[0], calls[1]))
 	})
+	t.Run("a refusal after an unknown attempt does not make it known", func(t *testing.T) {
+		for _, c := range []struct {
+			kind   im.Kind
+			reason string
+			code   int
+		}{
+			{im.KindExhausted, "overloaded", 500},
+			{im.KindForbidden, "not_friends", 500},
+			{im.KindConflict, "client_msg_id_reused", 1000},
+		} {
+			for _, before := range []im.Kind{im.KindUnknown, im.KindUnavailable} {
+				e := newEdge(t)
+				n := 0
+				e.handle("MessageService/Send", func(proto.Message) (proto.Message, error) {
+					if n++; n == 1 {
+						return refusal(before, "outcome_unknown"), nil
+					}
+					return refusal(c.kind, c.reason), nil
+				})
+				e.refused(e.json(http.MethodPost, "/api/messages/private", body), c.code)
+				require.Len(t, e.calls("MessageService/Send"), 2)
+			}
+		}
+	})
 	t.Run("unknown for good", func(t *testing.T) {
 		e := newEdge(t)
 		e.on("MessageService/Send", nil, im.E(im.KindUnknown, "outcome_unknown", nil))
