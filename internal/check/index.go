@@ -24,12 +24,13 @@ type send struct {
 	acked   bool
 	refused bool
 	resent  bool
-	conn    int   // on which it was acknowledged
-	posted  int   // the connection when it was first tried
-	retries []int // the connections on which it was sent again
-	anew    bool  // tried again by a new life of the client, or after HTTP
-	turned  int   // the connection on which it was refused
-	order   int   // among its client's first attempts
+	conn    int           // on which it was acknowledged
+	posted  int           // the connection when it was first tried
+	out     time.Duration // when that was: some wait for their turn
+	retries []int         // the connections on which it was sent again
+	anew    bool          // tried again by a new life of the client, or after HTTP
+	turned  int           // the connection on which it was refused
+	order   int           // among its client's first attempts
 
 	id, conv, seq int64
 	code          int
@@ -73,6 +74,7 @@ type index struct {
 	friends map[convKey][]stay
 	faults  []Window
 	phases  []Phase
+	linger  time.Duration // how long the attempts of a gone connection do
 	end     time.Duration
 	quietAt time.Duration // when everything was healed and settled, forever if never
 }
@@ -102,6 +104,10 @@ func (x *index) take(e *Event) {
 	switch e.Op {
 	case imclient.OpSend:
 		x.takeSend(e)
+	case imclient.OpSent:
+		if s := x.sends[sendKey{e.Client, e.ClientID}]; s != nil {
+			s.posted, s.out = e.Conn, e.T
+		}
 	case imclient.OpResend:
 		if s := x.sends[sendKey{e.Client, e.ClientID}]; s != nil {
 			s.resent = true
@@ -136,7 +142,7 @@ func (x *index) takeSend(e *Event) {
 		if e.Type != imclient.Invoke {
 			return // an answer to nothing; the judge of repeats sees it
 		}
-		s = &send{sendKey: k, key: keyOf(e.Channel, e.Client, e.To), to: e.To, text: e.Text, invoke: e.T, done: forever, posted: e.Conn, order: len(x.order)}
+		s = &send{sendKey: k, key: keyOf(e.Channel, e.Client, e.To), to: e.To, text: e.Text, invoke: e.T, done: forever, posted: e.Conn, out: e.T, order: len(x.order)}
 		x.sends[k] = s
 		x.order = append(x.order, s)
 		return
@@ -242,9 +248,15 @@ func (x *index) mustHave(user int64, s *send) bool {
 	return last.inOK <= s.invoke && s.done <= last.outInvoke
 }
 
+// lingering is how long an attempt whose connection is gone may still take
+// effect on a machine without processor time to spare, where it waits in every
+// process on its way. Gateway and logic give it up after 5 and 3 seconds.
+const lingering = 10 * time.Second
+
 // settled reports whether the refusal of s is the answer to the last attempt, so
 // that it says that nothing was stored nor will be. With two attempts on the
-// connection that brought it, it may answer the first while the second is on its way.
+// connection that brought it, it may answer the first while the second is on its
+// way; and what was sent on a connection before may linger.
 func (x *index) settled(s *send) bool {
 	if !s.refused || s.acked || s.anew {
 		return false
@@ -256,10 +268,22 @@ func (x *index) settled(s *send) bool {
 	for _, conn := range s.retries {
 		if conn == s.turned {
 			there++
+		} else if !x.goneBefore(s.client, conn, s.done-x.linger) {
+			return false
 		}
 	}
-	stood, _ := x.stood(s.client, s.invoke)
-	return there == 1 && s.posted != s.turned && stood == s.posted
+	stood, _ := x.stood(s.client, s.out)
+	return there == 1 && s.posted != s.turned && stood == s.posted && x.goneBefore(s.client, s.posted, s.done-x.linger)
+}
+
+// goneBefore reports whether a connection had ended at t.
+func (x *index) goneBefore(client int64, conn int, t time.Duration) bool {
+	for _, s := range x.spans[client] {
+		if s.conn == conn {
+			return s.end <= t
+		}
+	}
+	return true // it never stood
 }
 
 // mayHave reports whether user may have seen what was sent to key and stored

@@ -46,6 +46,9 @@ func (b Bounds) withDefaults() Bounds {
 func Judge(events []Event, b Bounds) *Verdict {
 	b = b.withDefaults()
 	x := newIndex(events)
+	if x.starved(b) {
+		x.linger = lingering
+	}
 	v := &Verdict{Phases: x.phases}
 	v.Results = append(v.Results,
 		x.judgeLost(), x.judgeDuplicates(), x.judgeOrder(), x.judgeSessions(), x.judgePushes(), x.judgeSync())

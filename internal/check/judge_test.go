@@ -507,6 +507,30 @@ func TestJudge_AllowedHistoriesAreGreen(t *testing.T) {
 			s.ending([]sent{privates(bea, 1, 1)})
 			return s
 		},
+		"stored though refused on another connection, on a machine that is too slow": func() *story {
+			s := opening()
+			s.add(Event{Op: OpLag, Seq: int64(time.Second)})
+			s.invoke(ann, 1, imclient.Private, bea)
+			s.add(Event{Client: ann, Conn: 1, Type: imclient.Info, Op: imclient.OpConnect})
+			s.add(Event{Client: ann, Conn: 2, Op: imclient.OpConnect})
+			s.add(Event{Client: ann, Conn: 2, Type: imclient.Invoke, Op: imclient.OpResend, ClientID: 1})
+			s.add(Event{Client: ann, Conn: 2, Type: imclient.Fail, Op: imclient.OpSend, ClientID: 1, Code: 1003})
+			s.see(imclient.OpPush, bea, 1, ann, 1, imclient.Private, bea, privateConv, 1)
+			s.ending([]sent{privates(ann, 1, 1)})
+			return s
+		},
+		"refused, sent for the first time on that connection, sent again there, and stored": func() *story {
+			s := opening()
+			s.invoke(ann, 1, imclient.Private, bea)
+			s.add(Event{Client: ann, Conn: 1, Type: imclient.Info, Op: imclient.OpConnect})
+			s.add(Event{Client: ann, Conn: 2, Op: imclient.OpConnect})
+			s.add(Event{Client: ann, Conn: 2, Type: imclient.Invoke, Op: imclient.OpSent, ClientID: 1})
+			s.add(Event{Client: ann, Conn: 2, Type: imclient.Invoke, Op: imclient.OpResend, ClientID: 1})
+			s.add(Event{Client: ann, Conn: 2, Type: imclient.Fail, Op: imclient.OpSend, ClientID: 1, Code: 1003})
+			s.see(imclient.OpPush, bea, 1, ann, 1, imclient.Private, bea, privateConv, 1)
+			s.ending([]sent{privates(ann, 1, 1)})
+			return s
+		},
 		"long on its way, accepted in a new membership": func() *story {
 			s := opening()
 			s.leave(cyd)

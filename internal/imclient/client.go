@@ -122,6 +122,7 @@ type pending struct {
 	sentAt     time.Time // the last time; zero: not yet
 	retryAt    time.Time // after a refusal that is no end; zero: none
 	sent       bool      // ever
+	postedOn   int       // the connection at that time
 	on         int       // the connection that sent it last
 	tries      int       // how often that one did
 	prev, next *pending
@@ -220,6 +221,7 @@ func (c *Client) post(ctx context.Context, m Outgoing, waiter chan Settled) (int
 		c.waiters[id] = waiter
 	}
 	conn := c.conn
+	p.postedOn = conn
 	c.mu.Unlock()
 	c.record(&Event{T: p.posted, Conn: conn, Type: Invoke, Op: OpSend, ClientID: id, Channel: max(m.Channel, Private), To: m.To, Text: m.Text})
 	c.poke()

@@ -21,6 +21,7 @@ const (
 const (
 	OpConnect = "connect" // the socket: invoke, ok or fail; info when it ends
 	OpSend    = "send"    // a message: invoke when posted, then ok, fail or info
+	OpSent    = "sent"    // it goes out for the first time, on another connection than it was posted on
 	OpResend  = "resend"  // the same message goes out again
 	OpPush    = "push"    // a message arrived: ok shown, info shown late, fail a repeat that was dropped
 	OpSync    = "sync"    // a sync answer was taken in

@@ -49,9 +49,16 @@ func (c *Client) flush(buf []byte) []byte {
 
 // frameLocked makes p's frame and marks it as sent.
 func (c *Client) frameLocked(buf []byte, p *pending, now time.Time) []byte {
-	if p.sent {
+	op := ""
+	switch {
+	case p.sent:
 		c.stats.Resent++
-		c.record(&Event{T: Now(), Conn: c.conn, Type: Invoke, Op: OpResend, ClientID: p.msg.ClientID, Channel: max(p.msg.Channel, Private), To: p.msg.To})
+		op = OpResend
+	case p.postedOn != c.conn:
+		op = OpSent
+	}
+	if op != "" {
+		c.record(&Event{T: Now(), Conn: c.conn, Type: Invoke, Op: op, ClientID: p.msg.ClientID, Channel: max(p.msg.Channel, Private), To: p.msg.To})
 	}
 	if p.on != c.conn {
 		p.on, p.tries = c.conn, 0
