@@ -13,6 +13,9 @@ import (
 // tail is how long after its end a fault may still be the reason of a delay.
 const tail = 10 * time.Second
 
+// maxSeconds bounds the plot of acknowledgements: a day.
+const maxSeconds = 24 * 60 * 60
+
 // judgeLiveness: who is connected when a message is acknowledged has it within
 // the bound. Who was not gets it once he is; nobody who comes back is left out.
 func (x *index) judgeLiveness(b Bounds, v *Verdict) Result {
@@ -47,6 +50,12 @@ func (x *index) judgeLiveness(b Bounds, v *Verdict) Result {
 	for _, s := range x.order {
 		if !s.acked {
 			continue
+		}
+		if second := int((s.done - v.begin()) / time.Second); second >= 0 && second < maxSeconds {
+			for len(v.Acked) <= second {
+				v.Acked = append(v.Acked, 0)
+			}
+			v.Acked[second]++
 		}
 		if s.conn != 0 && !s.resent {
 			acks = append(acks, s.done-s.invoke)

@@ -65,6 +65,7 @@ type Verdict struct {
 	Windows []Window
 	Points  []Point
 	Phases  []Phase
+	Acked   []int  // acknowledgements in each second from the first phase on
 	Command string // repeats the run
 	Bundle  string // folder with everything that was kept; empty if nothing was
 	HTML    string // the page; empty if none was written
