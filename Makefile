@@ -153,8 +153,8 @@ prove-checker: ## the checker must find each of 24 faults on purpose within a mi
 SIM ?= 20000
 
 .PHONY: simulate
-simulate: ## seeded schedules of losses over the gateway's delivery code
-	SIM_COUNT=$(SIM) $(GO) test -count=1 -timeout 30m -v -run TestSim ./internal/gateway
+simulate: ## seeded schedules of losses over the gateway's delivery code and logic's writing
+	SIM_COUNT=$(SIM) $(GO) test -count=1 -timeout 60m -v -run TestSim ./internal/gateway ./internal/logic
 
 FUZZTIME ?= 30s
 
