@@ -29,6 +29,8 @@ var errNotYet = errors.New("check: not yet")
 
 // befriend makes two people friends and returns when the server confirms it.
 func (r *run) befriend(ctx context.Context, a, b *actor) bool {
+	ctx, cancel := context.WithTimeout(ctx, churnLimit)
+	defer cancel()
 	r.log.add(&Event{Client: a.user.ID, Type: imclient.Invoke, Op: OpFriend, To: b.user.ID})
 	ok := until(ctx, func(ctx context.Context) error {
 		if isFriend(ctx, a.api, b.user.ID) && isFriend(ctx, b.api, a.user.ID) {
@@ -78,6 +80,8 @@ func waiting(ctx context.Context, a, b *actor) int64 {
 
 // unfriend ends a friendship and returns when the server confirms it.
 func (r *run) unfriend(ctx context.Context, a, b *actor) bool {
+	ctx, cancel := context.WithTimeout(ctx, churnLimit)
+	defer cancel()
 	r.log.add(&Event{Client: a.user.ID, Type: imclient.Invoke, Op: OpUnfriend, To: b.user.ID})
 	ok := until(ctx, func(ctx context.Context) error { return a.api.Unfriend(ctx, b.user.ID) })
 	if ok {
@@ -86,11 +90,18 @@ func (r *run) unfriend(ctx context.Context, a, b *actor) bool {
 	return ok
 }
 
+// maxTurns bounds how often a friendship ends on a system that is not ours: it
+// limits the requests that somebody may send in a day.
+const maxTurns = 80
+
+// churnLimit bounds one change: it is left unfinished then, and the talking can end.
+const churnLimit = 3 * time.Minute
+
 // churnPair ends and renews one friendship until ctx ends; what has begun is
 // carried to its end within the run's own context.
 func (r *run) churnPair(ctx context.Context, n int, a, b *actor) {
 	rng := prng(r.o.Seed, "pair", n)
-	for {
+	for turn := 0; r.system.cluster != nil || turn < maxTurns; turn++ {
 		sleep(ctx, time.Duration((1+2*rng.Float64())*float64(time.Second)))
 		if ctx.Err() != nil {
 			return
@@ -129,6 +140,8 @@ func (g *group) isMember(ctx context.Context, user int64) (bool, error) {
 // setMember makes m a member, or no longer one, and returns when the server
 // confirms it. self: m himself leaves, or joins.
 func (r *run) setMember(ctx context.Context, g *group, m *actor, in, self bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, churnLimit)
+	defer cancel()
 	op, kind := OpLeave, "2"
 	if in {
 		op, kind = OpJoin, "1"

@@ -116,7 +116,7 @@ func newPlan(seed uint64, processes, links []string, extras []extra, want func(k
 }
 
 // linksPerRound is how many links suffer while every process does once.
-const linksPerRound = 8
+const linksPerRound = 6
 
 // draw returns the next fault; false if the selection leaves none.
 func (p *plan) draw() (fault, bool) {
@@ -148,10 +148,10 @@ func (p *plan) draw() (fault, bool) {
 	return f, true
 }
 
-// between prefers short times: the mean is a third of the way.
+// between prefers short times: the mean is a quarter of the way.
 func (p *plan) between(lo, hi time.Duration) time.Duration {
 	u := p.rng.Float64()
-	return lo + time.Duration(u*u*float64(hi-lo))
+	return lo + time.Duration(u*u*u*float64(hi-lo))
 }
 
 func (p *plan) deal() {
