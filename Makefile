@@ -25,7 +25,7 @@ cluster-bin:
 	@command -v $(GO) >/dev/null || { echo "Go is missing: install it from https://go.dev/dl/"; exit 1; }
 	@mkdir -p .local/bin
 	@test -x $(CLUSTER) || echo "building the launcher (the first time fetches modules)"
-	@$(GO) build -o $(CLUSTER) ./cmd/cluster
+	@$(GO) build -buildvcs=false -o $(CLUSTER) ./cmd/cluster
 
 .PHONY: up
 up: cluster-bin ## build and start everything, then prove it with one message

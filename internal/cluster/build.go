@@ -20,7 +20,11 @@ func Build(ctx context.Context, root string, flags []string) (string, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return "", err
 	}
-	args := append([]string{"build", "-C", root}, flags...)
+	args := []string{"build", "-C", root}
+	if !gitAnswers(ctx, root) {
+		args = append(args, "-buildvcs=false")
+	}
+	args = append(args, flags...)
 	args = append(args, "-o", dir+string(filepath.Separator))
 	for _, s := range services {
 		if _, err := os.Stat(filepath.Join(root, "cmd", s.name, "main.go")); err != nil {
@@ -41,6 +45,13 @@ func Build(ctx context.Context, root string, flags []string) (string, error) {
 		return "", fmt.Errorf("build the services: %w\n%s", err, out)
 	}
 	return dir, nil
+}
+
+// gitAnswers reports whether git tells root about its repository. It does not in
+// one that another user cloned, and there go build would fail for want of a
+// commit to write into the binaries.
+func gitAnswers(ctx context.Context, root string) bool {
+	return exec.CommandContext(ctx, "git", "-C", root, "status", "--porcelain").Run() == nil //nolint:gosec // our own arguments
 }
 
 var notInNames = regexp.MustCompile(`[^a-zA-Z0-9]+`)

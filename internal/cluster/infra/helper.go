@@ -53,7 +53,7 @@ func Helper(ctx context.Context, root string, building func()) (string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, buildTimeout, fmt.Errorf("not done within %s", buildTimeout))
 	defer cancel()
 	// The same flags as for everything else, so that the compiler's cache is shared.
-	cmd := exec.CommandContext(ctx, "go", "build", "-C", src, "-o", bin+".tmp", ".") //nolint:gosec // fixed program
+	cmd := exec.CommandContext(ctx, "go", "build", "-C", src, "-buildvcs=false", "-o", bin+".tmp", ".") //nolint:gosec // fixed program
 	if out, err := cmd.CombinedOutput(); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
