@@ -107,16 +107,16 @@ func shrunk(ctx context.Context, o check.Options, file string) (*check.Verdict, 
 		return nil, err
 	}
 	if v.Green() {
-		fmt.Println("the whole schedule breaks nothing now")
+		_, _ = fmt.Fprintln(os.Stdout, "the whole schedule breaks nothing now")
 		return v, nil
 	}
 	name := strings.TrimSuffix(file, ".json") + "-shrunk.json"
 	if err := least.Write(name); err != nil {
 		return nil, err
 	}
-	fmt.Printf("%d faults are enough, see %s:\n", len(least.Faults), name)
+	_, _ = fmt.Fprintf(os.Stdout, "%d faults are enough, see %s:\n", len(least.Faults), name)
 	for i := range least.Faults {
-		fmt.Println("  " + least.Faults[i].String())
+		_, _ = fmt.Fprintln(os.Stdout, "  "+least.Faults[i].String())
 	}
 	return v, nil
 }

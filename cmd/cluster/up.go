@@ -115,7 +115,7 @@ func startDaemon(ctx context.Context, s settings) error {
 		return err
 	case <-ctx.Done():
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		<-end // its report is only how each start was cut short
+		<-end //nolint:errcheck // its report is only how each start was cut short
 		return errors.New("interrupted; what was started has been stopped")
 	}
 }

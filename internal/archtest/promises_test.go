@@ -102,7 +102,7 @@ func TestPromises_CanFail(t *testing.T) {
 	}{
 		"a promise is missing":  {strings.Replace(whole.String(), "| G7 |", "| G77 |", 1), read(same)},
 		"a file is missing":     {strings.Replace(whole.String(), "../a_test.go", "../c_test.go", 1), read(same)},
-		"a test is missing":     {whole.String(), read(func(s string) string { return strings.Replace(s, "TestG7_Again", "TestG7_Agains", 1) })},
+		"a test is missing":     {whole.String(), read(func(s string) string { return strings.Replace(s, "TestG7_Again", "TestG7_Other", 1) })},
 		"all tests are missing": {whole.String(), read(func(s string) string { return strings.ReplaceAll(s, "TestG7_", "Test_") })},
 		"no test is named":      {strings.Replace(whole.String(), "[a](../a_test.go): `Holds`, `Again`; [b](../b_test.go)", "", 1), read(same)},
 	} {

@@ -129,8 +129,13 @@ func TestEncodings_Nothing(t *testing.T) {
 	u := newUser(t)
 	session := fmt.Sprintf("/sessions/%d", num(u.session("to_id", 1)["id"]))
 	for _, c := range []struct{ kind, body string }{
-		{"multipart/form-data; boundary=b", "--b--\r\n"}, {"multipart/form-data; boundary=b", "--b--"}, {"multipart/form-data; boundary=b", ""},
-		{"application/x-www-form-urlencoded", ""}, {"application/json", ""}, {"application/json", "{}"}, {"", ""},
+		{"multipart/form-data; boundary=b", "--b--\r\n"},
+		{"multipart/form-data; boundary=b", "--b--"},
+		{"multipart/form-data; boundary=b", ""},
+		{"application/x-www-form-urlencoded", ""},
+		{"application/json", ""},
+		{"application/json", "{}"},
+		{"", ""},
 	} {
 		u.call(http.MethodPut, session, strings.NewReader(c.body), c.kind).ok()
 		u.call(http.MethodPost, "/sessions", strings.NewReader(c.body), c.kind).refused(1000)
@@ -255,8 +260,10 @@ func TestURLs_AreThePublicOnes(t *testing.T) {
 	const body = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\nx\r\n--b--\r\n"
 	forged := []string{"Host", "evil.example", "X-Forwarded-Host", "evil.example", "X-Forwarded-Proto", "ftp", "Forwarded", "host=evil.example"}
 	for _, call := range []struct{ method, path, body, kind string }{
-		{http.MethodPost, "/api/upload/file", body, kind}, {http.MethodGet, fmt.Sprintf("/api/user/%d", u.ID), "", ""},
-		{http.MethodGet, "/api/sessions", "", ""}, {http.MethodGet, "/swagger/openapi.json", "", ""},
+		{http.MethodPost, "/api/upload/file", body, kind},
+		{http.MethodGet, fmt.Sprintf("/api/user/%d", u.ID), "", ""},
+		{http.MethodGet, "/api/sessions", "", ""},
+		{http.MethodGet, "/swagger/openapi.json", "", ""},
 	} {
 		resp := u.raw(call.method, call.path, strings.NewReader(call.body), call.kind, forged...)
 		raw := string(readAll(t, resp))
