@@ -145,6 +145,10 @@ failpoints: ## one process fails at each step, by error, sleep, panic and exit
 # PROVE names some of the faults; empty: all of them and a system without one.
 PROVE ?=
 
+.PHONY: check-etcd-away
+check-etcd-away: ## people talk for ten minutes while etcd is away
+	@$(GO) run ./cmd/check-delivery -schedule internal/check/schedules/etcd-away.json -rate 100 $(CHECK_FLAGS)
+
 .PHONY: prove-checker
 prove-checker: ## the checker must find each of 24 faults on purpose within a minute
 	PROVE="$(PROVE)" PROVE_TABLE="$(CURDIR)/.local/prove-checker.md" $(GO) test -tags seeded -count=1 -timeout 60m -v -run ProveChecker ./internal/seeded

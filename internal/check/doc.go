@@ -19,8 +19,9 @@
 //
 // # What is judged
 //
-// The invariants I1 to I12, each a file judge_*.go. An operation whose outcome
-// is not known may take effect at any later time; it is never counted as failed.
+// The invariants I1 to I13, in the files judge*.go and uploads.go. An operation
+// whose outcome is not known may take effect at any later time; it is never
+// counted as failed.
 //
 // A message carries a canary: conversation, sender, client message id, a nonce
 // and a code over them, so that a message that turns up in a place where it does
