@@ -14,8 +14,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/nsqio/go-nsq"
 )
 
 // Chaos says what happens to messages: each number is the part of them that
@@ -37,6 +35,14 @@ const (
 	maxFrame = 8 << 20
 
 	dialLimit = 2 * time.Second
+)
+
+// What is needed of NSQ's protocol, version 2.
+const (
+	magic        = "  V2"
+	frameMessage = 2
+	idLength     = 16
+	headers      = 4 + 4 + 8 + 2 + idLength // of a message: size, type, time, attempts, id
 )
 
 // Proxy is a port that leads to an nsqd. All methods may be called from any
@@ -159,11 +165,10 @@ func (p *Proxy) serve(client net.Conn) {
 // between two of them.
 func (l *link) pumpUp() error {
 	in := bufio.NewReader(l.client)
-	magic := make([]byte, len(nsq.MagicV2))
-	if _, err := io.ReadFull(in, magic); err != nil {
+	command := make([]byte, len(magic))
+	if _, err := io.ReadFull(in, command); err != nil {
 		return err
 	}
-	command := magic
 	for {
 		if err := l.sendUp(command, in.Buffered() == 0); err != nil {
 			return err
@@ -251,11 +256,10 @@ func (l *link) pumpDown(next func() fate) error {
 		if err != nil {
 			return err
 		}
-		const headers = 4 + 4 + 8 + 2 + nsq.MsgIDLength // size, type, time, attempts, id
-		if len(frame) < headers || binary.BigEndian.Uint32(frame[4:]) != uint32(nsq.FrameTypeMessage) {
+		if len(frame) < headers || binary.BigEndian.Uint32(frame[4:]) != frameMessage {
 			err = l.sendDown(frame, true)
 		} else {
-			err = l.suffer(next(), frame, frame[headers-nsq.MsgIDLength:headers], in.Buffered() == 0)
+			err = l.suffer(next(), frame, frame[headers-idLength:headers], in.Buffered() == 0)
 		}
 		if err != nil {
 			return err
