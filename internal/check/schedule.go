@@ -132,8 +132,8 @@ func (p *plan) draw() (fault, bool) {
 	f.Number = p.n
 	f.After = time.Duration((0.5 + p.rng.ExpFloat64()/2) * float64(p.gap))
 	switch f.Kind {
-	case Pause:
-		f.Length = p.between(2*time.Second, 10*time.Second)
+	case Pause: // beyond what clients wait for a sign of life, often enough
+		f.Length = p.between(3*time.Second, 10*time.Second)
 	case Partition, LoseTo, LoseFrom, Stall:
 		f.Length = p.between(2*time.Second, 15*time.Second)
 	case Delay, Thin, Refuse:
