@@ -158,7 +158,7 @@ SIM ?= 20000
 
 .PHONY: simulate
 simulate: ## seeded schedules of losses over the gateway's delivery code and logic's writing
-	SIM_COUNT=$(SIM) $(GO) test -count=1 -timeout 60m -v -run TestSim ./internal/gateway ./internal/logic
+	SIM_COUNT=$(SIM) $(GO) test -count=1 -timeout 60m -v -run 'TestSim|Simulated' ./internal/gateway ./internal/logic
 
 FUZZTIME ?= 30s
 

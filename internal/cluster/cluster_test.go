@@ -352,9 +352,27 @@ func TestBalancer_SpreadsOverTheGatewaysThatLive(t *testing.T) {
 	}
 }
 
+// shared is a writer that may be read at any time.
+type shared struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (s *shared) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *shared) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
 func TestSignsOfLife_SpeakAfterASilenceOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out strings.Builder
+		var out shared
 		c := &Cluster{opts: Options{Progress: &out}, started: time.Now(), lastSaid: time.Now()}
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup

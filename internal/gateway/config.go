@@ -71,10 +71,12 @@ type Config struct {
 	Hold time.Duration `yaml:"hold"`
 	// SyncConcurrency bounds the backlogs read at once. Default 64.
 	SyncConcurrency int `yaml:"sync_concurrency"`
-	// ProofInterval is the least time between two pings that prove receipt on
-	// one connection: what came in less before it broke is sent again. Default 1 s.
+	// ProofInterval is the most that pings that prove receipt are apart on a
+	// connection that is always sent something: what came in less before it broke
+	// is sent again. After a pause they begin a tenth of a second apart. Default
+	// 1.6 s.
 	ProofInterval time.Duration `yaml:"proof_interval"`
-	// ReportInterval is how long receipts are collected. Default 500 ms.
+	// ReportInterval is how long receipts are collected. Default 300 ms.
 	ReportInterval time.Duration `yaml:"report_interval"`
 	// WatermarkInterval between comparisons with logic, default 3 s;
 	// WatermarkDegraded while the bus is away, default 1 s.
@@ -131,8 +133,8 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.PendingBytes, 64<<20)
 	orDefault(&c.Hold, 100*time.Millisecond)
 	orDefault(&c.SyncConcurrency, 64)
-	orDefault(&c.ProofInterval, time.Second)
-	orDefault(&c.ReportInterval, 500*time.Millisecond)
+	orDefault(&c.ProofInterval, 1600*time.Millisecond)
+	orDefault(&c.ReportInterval, 300*time.Millisecond)
 	orDefault(&c.WatermarkInterval, 3*time.Second)
 	orDefault(&c.WatermarkDegraded, time.Second)
 	orDefault(&c.WatermarkChunk, 1_000)

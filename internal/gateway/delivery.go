@@ -10,11 +10,12 @@ import (
 
 // Bounds of what a connection remembers while it delivers.
 const (
-	maxHeld      = 256  // pushes that came too early, or during a sync
-	maxAhead     = 64   // ranges of the push counter that were written ahead
-	maxPositions = 4096 // conversations with a known position
-	maxUnproven  = 512  // entries before they are merged
-	maxOwn       = 256  // own messages acknowledged ahead of the position
+	maxHeld       = 256  // pushes that came too early, or during a sync
+	maxAhead      = 64   // ranges of the push counter that were written ahead
+	maxPositions  = 4096 // conversations with a known position
+	firstProofGap = 100 * time.Millisecond
+	maxUnproven   = 512 // entries before they are merged
+	maxOwn        = 256 // own messages acknowledged ahead of the position
 )
 
 // message is one stored message with its frame, shared by all connections it
@@ -82,7 +83,8 @@ type delivery struct {
 	unproven, proving []place
 	proof             uint64
 	proofAt           time.Duration
-	proofDue          bool // it is in proofs
+	proofGap          time.Duration // how long after proofAt the next may come
+	proofDue          bool          // it is in proofs
 }
 
 // place is a position in a conversation.
@@ -363,12 +365,19 @@ func (c *conn) proveLocked() {
 		return
 	}
 	now := c.s.now()
-	if now-c.proofAt < c.s.cfg.ProofInterval && c.proof > 0 {
+	if c.proof > 0 && now-c.proofAt < c.proofGap {
 		if !c.proofDue {
 			c.proofDue = true
-			c.s.proofs.add(c, c.proofAt+c.s.cfg.ProofInterval)
+			c.s.proofs.add(c, c.proofAt+c.proofGap)
 		}
 		return
+	}
+	// Who is sent something all the time proves it ever more seldom; after a pause
+	// he is asked at once.
+	if now-c.proofAt < 2*c.proofGap {
+		c.proofGap = min(2*c.proofGap, c.s.cfg.ProofInterval)
+	} else {
+		c.proofGap = min(firstProofGap, c.s.cfg.ProofInterval)
 	}
 	c.proof++
 	if c.send(pingFrame(c.proof)) != nil {

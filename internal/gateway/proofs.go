@@ -8,7 +8,7 @@ import (
 // proofSlots is how many groups the connections that wait for their next proof
 // are in, by when it is due: a busy gateway asks for a few proofs often, not for
 // thousands at a time.
-const proofSlots = 16
+const proofSlots = 64
 
 // proofs holds the connections that may not ask for proof yet: each asks at most
 // once in an interval, however much it is sent. Its timer runs only while there
@@ -25,7 +25,7 @@ type proofs struct {
 }
 
 func newProofs(s *Server, interval time.Duration) *proofs {
-	return &proofs{s: s, tick: max(interval/(proofSlots-2), time.Millisecond)}
+	return &proofs{s: s, tick: max(interval/(proofSlots-2), 10*time.Millisecond)}
 }
 
 // add lets c ask at due, at most an interval from now. The caller adds it once

@@ -36,8 +36,8 @@ const (
 	simSends   = 60
 )
 
-// TestSim_Writes runs many schedules. SIM_SEED runs one, SIM_COUNT that many.
-func TestSim_Writes(t *testing.T) {
+// TestG2_SimulatedWrites runs many schedules. SIM_SEED runs one, SIM_COUNT that many.
+func TestG2_SimulatedWrites(t *testing.T) {
 	count, first := 200, uint64(1)
 	if testing.Short() {
 		count = 50
@@ -84,7 +84,7 @@ func TestSim_Writes(t *testing.T) {
 
 // A seed stands for a schedule: what is stored where, and what happened on the
 // way, is the same every time.
-func TestSim_WritesRepeat(t *testing.T) {
+func TestG2_SimulatedWritesRepeat(t *testing.T) {
 	for seed := range uint64(20) {
 		var tables, events []string
 		for range 2 {
@@ -175,6 +175,8 @@ type simReplica struct {
 	server *Server
 	dead   chan struct{} // closed when it is killed
 	gone   bool          // guarded by sim.mu: it takes no streams any more
+
+	handlers sync.WaitGroup // of its streams; gRPC's server waits for them as well
 }
 
 func (s *writeSim) start() *simReplica {
@@ -199,6 +201,7 @@ func (r *simReplica) stop(kill bool) {
 		r.sim.saw("drained")
 	}
 	r.server.Drain()
+	r.handlers.Wait()
 	r.server.streams.Wait()
 	r.server.batcher.close()
 }
@@ -319,6 +322,9 @@ type simStream struct {
 func (r *simReplica) open() *simStream {
 	r.sim.mu.Lock()
 	gone := r.gone
+	if !gone {
+		r.handlers.Add(1) // before it is gone, so that stop waits for it
+	}
 	r.sim.mu.Unlock()
 	if gone {
 		return nil
@@ -326,6 +332,7 @@ func (r *simReplica) open() *simStream {
 	ctx, cancel := context.WithCancel(context.Background())
 	st := &simStream{ctx: ctx, cancel: cancel, up: make(chan *logicv1.SendStreamRequest), answers: make(chan *logicv1.StreamResult, 10000), replica: r, ended: make(chan struct{})}
 	r.sim.handlers.Go(func() {
+		defer r.handlers.Done()
 		defer close(st.ended)
 		_ = r.server.SendStream(st)
 		cancel()

@@ -258,7 +258,7 @@ func TestSend_SizeIsOfTextAndData(t *testing.T) {
 	e.refused(e.multipart(http.MethodPost, "/api/messages/private", append(fields, "abcd")...), 1000)
 }
 
-func TestSend_Outcomes(t *testing.T) {
+func TestG2_OutcomesOfASend(t *testing.T) {
 	body := `{"msg_client_id":1,"to_id":35,"msg_type":1,"message":"m"}`
 	refusal := func(kind im.Kind, reason string) *logicv1.SendResponse {
 		return &logicv1.SendResponse{Result: &logicv1.SendResult{Error: &logicv1.SendError{Kind: int32(kind), Reason: reason}}}
