@@ -13,11 +13,13 @@
 //
 //   - The reader goroutine lives as long as the connection. Its end is the one
 //     place where a connection is cleaned up.
-//   - The outbox is bounded in bytes. A writer goroutine runs only while it
-//     holds something. When pushes would overflow it they are dropped, and the
-//     connection reads them from the store as fast as its client takes them. A
-//     client that takes nothing is closed as too slow (4008): the delivered
-//     cursor has not moved, so nothing is missed after reconnecting.
+//   - The outbox is bounded in bytes. A few writers (writers.go) write to all
+//     connections that have something queued, without waiting; a connection
+//     whose socket does not take it all gets a goroutine until it has. When
+//     pushes would overflow the outbox they are dropped, and the connection reads
+//     them from the store as fast as its client takes them. A client that takes
+//     nothing is closed as too slow (4008): the delivered cursor has not moved,
+//     so nothing is missed after reconnecting.
 //   - The delivery state (delivery.go) decides what of the pushes is written,
 //     in order and once; when it cannot, it reads the backlog from logic (sync.go).
 //
@@ -25,7 +27,9 @@
 //
 //   - hub: user → connections, sharded.
 //   - lanes: one stream to each logic replica carries all sends; one
-//     conversation goes through one lane, in order.
+//     conversation goes through one lane, in order. Sends meet on as few lanes as
+//     keep up (spread.go).
+//   - proofs: when connections may next be asked what they received.
 //   - watermark: compares push counters with logic every few seconds, so that a
 //     lost push, a forgotten route or a displaced socket is noticed.
 //   - reports: receipts and closed connections, batched.
