@@ -112,6 +112,9 @@ lint: vet ## gofmt, vet, staticcheck, golangci-lint
 
 TESTFLAGS ?= -race -shuffle=on -timeout 20m
 
+# Packages at a time: most wait for servers and clocks more than for processors.
+PACKAGES ?= 3
+
 # The end-to-end tests put a system under load and look at its clocks: they run
 # after all others, not beside them.
 E2E = ./internal/e2e
@@ -119,7 +122,7 @@ E2E = ./internal/e2e
 .PHONY: test
 test: ## every test, end-to-end and fault tests included
 	@code=0; export IM_REQUIRE_DEPS=1 IM_E2E=1; \
-	$(GO) test $(TESTFLAGS) $$($(GO) list ./... | grep -v '/internal/e2e$$') || code=1; \
+	$(GO) test -p $(PACKAGES) $(TESTFLAGS) $$($(GO) list ./... | grep -v '/internal/e2e$$') || code=1; \
 	$(GO) test $(TESTFLAGS) $(E2E) || code=1; \
 	$(GO) -C deploy/local vet ./... || code=1; \
 	exit $$code
