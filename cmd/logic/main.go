@@ -75,7 +75,7 @@ func applyMigrations(ctx context.Context, cfg Config) error {
 
 // gcPercent lets the heap grow to five times what lives. What logic allocates is
 // gone a few milliseconds later, and what lives (caches with a bound) is small:
-// collecting at twice of it took a fifth of logic's time. GOGC overrides it.
+// collecting at twice of it took a seventh of logic's time. GOGC overrides it.
 const gcPercent = 400
 
 func run(ctx context.Context, b *boot.Boot, cfg Config) error {

@@ -25,7 +25,7 @@ type Unit struct {
 // Share is the environment of a Go process that shares the machine with a dozen
 // others: half of the processors for each. With more, the idle ones of every
 // process look for work that is not there each time something arrives, which on
-// two processors was a fifth of all the time spent on a message. A GOMAXPROCS of
+// two processors was an eighth of all the time spent on a message. A GOMAXPROCS of
 // the caller's own stays.
 func Share() []string {
 	if os.Getenv("GOMAXPROCS") != "" {
