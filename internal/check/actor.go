@@ -270,6 +270,10 @@ func (a *actor) talk(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		a.run.hush.wait(ctx)
+		if ctx.Err() != nil {
+			return
+		}
 		a.act(ctx)
 	}
 }
@@ -292,12 +296,16 @@ func (a *actor) act(ctx context.Context) {
 		if c := a.current(); c != nil {
 			c.Cut()
 		}
-	case dice < 0.043:
+	case dice < 0.044:
+		if c := a.current(); c != nil {
+			c.Abandon()
+		}
+	case dice < 0.047:
 		away := time.Duration(a.rng.Float64() * float64(4*time.Second))
 		a.leave()
 		sleep(ctx, away)
 		a.connect()
-	case dice < 0.055:
+	case dice < 0.059:
 		a.besides(func() { a.syncs.round(ctx, a) })
 	default:
 		for range 1 + a.rng.IntN(3)/2 { // now and then two in one go

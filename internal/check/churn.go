@@ -98,22 +98,23 @@ const maxTurns = 80
 const churnLimit = 3 * time.Minute
 
 // churnPair ends and renews one friendship until ctx ends; what has begun is
-// carried to its end within the run's own context.
+// carried to its end, for as long as changing lasts.
 func (r *run) churnPair(ctx context.Context, n int, a, b *actor) {
 	rng := prng(r.o.Seed, "pair", n)
 	for turn := 0; r.system.cluster != nil || turn < maxTurns; turn++ {
 		sleep(ctx, time.Duration((1+2*rng.Float64())*float64(time.Second)))
+		r.hush.wait(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		if rng.IntN(2) == 0 {
 			a, b = b, a
 		}
-		if !r.unfriend(r.ctx, a, b) {
+		if !r.unfriend(r.changing, a, b) {
 			return
 		}
 		sleep(ctx, time.Duration((0.3+rng.Float64())*float64(time.Second)))
-		if !r.befriend(r.ctx, a, b) {
+		if !r.befriend(r.changing, a, b) {
 			return
 		}
 	}
@@ -180,6 +181,7 @@ func (r *run) churnGroup(ctx context.Context, n int, g *group) {
 	rng := prng(r.o.Seed, "group", n)
 	for {
 		sleep(ctx, time.Duration((1+2*rng.Float64())*float64(time.Second)))
+		r.hush.wait(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -188,7 +190,7 @@ func (r *run) churnGroup(ctx context.Context, n int, g *group) {
 		away := time.Duration((0.3 + 2*rng.Float64()) * float64(time.Second))
 		stays := rng.IntN(8) == 0 // away, until the next change of his
 		if r.memberNow(g.id, m.user.ID) {
-			if !r.setMember(r.ctx, g, m, false, leaves) {
+			if !r.setMember(r.changing, g, m, false, leaves) {
 				return
 			}
 			if stays {
@@ -196,7 +198,7 @@ func (r *run) churnGroup(ctx context.Context, n int, g *group) {
 			}
 			sleep(ctx, away)
 		}
-		if !r.setMember(r.ctx, g, m, true, joins) {
+		if !r.setMember(r.changing, g, m, true, joins) {
 			return
 		}
 	}

@@ -34,7 +34,7 @@ type Options struct {
 	Users int
 	// Rate is how many messages they send per second, all together; default 800.
 	Rate int
-	// Gap is the mean pause between two faults; default 800ms.
+	// Gap is the mean pause between two faults; default 600ms.
 	Gap time.Duration
 	// Bundle is the folder for the history, the report and what a failure leaves;
 	// default: a folder of .local/check, removed if the verdict is green.
@@ -64,7 +64,7 @@ func (o Options) withDefaults() Options {
 		o.Rate = 800
 	}
 	if o.Gap <= 0 {
-		o.Gap = 800 * time.Millisecond
+		o.Gap = 600 * time.Millisecond
 	}
 	if o.Progress == nil {
 		o.Progress = io.Discard

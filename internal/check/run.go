@@ -24,6 +24,9 @@ type run struct {
 	actors []*actor
 	pairs  [][2]*actor // friends off and on
 	groups []*group
+	hush   hush
+
+	changing context.Context //nolint:containedctx // in which changes of friends and members are carried to their end
 
 	mu       sync.Mutex
 	members  map[member]bool   // guarded by mu; who is in a group now
@@ -109,6 +112,9 @@ func (r *run) perform(want func(kind, target string) bool) error {
 		defer a.leave()
 	}
 
+	changing, stopChanging := context.WithCancel(r.ctx)
+	defer stopChanging()
+	r.changing = changing
 	talking, stopTalking := context.WithTimeout(r.ctx, r.o.Duration)
 	defer stopTalking()
 	var people sync.WaitGroup
@@ -125,6 +131,7 @@ func (r *run) perform(want func(kind, target string) bool) error {
 	if err := r.system.heal(r.ctx); err != nil {
 		return err
 	}
+	defer time.AfterFunc(changesEnd, stopChanging).Stop()
 	people.Wait()
 	for _, a := range r.actors {
 		a.current()
@@ -156,6 +163,10 @@ func (r *run) perform(want func(kind, target string) bool) error {
 	return r.ctx.Err()
 }
 
+// changesEnd is how long after the healing a change of friends or members may take
+// that had begun; then it is left with its outcome unknown.
+const changesEnd = 10 * time.Second
+
 // quiet is how long the healed system is left alone: more than two heartbeats,
 // watermarks and outbox sweeps.
 const quiet = 15 * time.Second
@@ -178,32 +189,75 @@ func (r *run) talk(ctx context.Context, people *sync.WaitGroup) {
 // faults carries out the schedule until ctx ends; a fault that has begun ends
 // by itself.
 func (r *run) faults(ctx context.Context, want func(kind, target string) bool) {
-	draw := newPlan(r.o.Seed, r.system.processNames(), r.system.linkNames(), r.system.extras(), want, r.o.Gap).draw
 	if r.o.Schedule != nil {
-		draw = r.o.Schedule.draw()
+		r.carryOut(ctx, r.o.Schedule.draw(), 0)
+		return
 	}
+	p := newPlan(r.o.Seed, r.system.processNames(), r.system.linkNames(), r.system.extras(), want, r.o.Gap)
+	ending := p.ending(r.o.Duration)
+	r.carryOut(ctx, p.draw, lengthOf(ending))
+	end, _ := ctx.Deadline()
+	for i := range ending {
+		sleep(ctx, time.Until(end)-lengthOf(ending[i:]))
+		if ctx.Err() == nil {
+			r.inject(ctx, &ending[i])
+		}
+	}
+}
+
+// carryOut injects what is drawn until ctx ends, or spare earlier; a fault that
+// has begun ends by itself.
+func (r *run) carryOut(ctx context.Context, draw func() (fault, bool), spare time.Duration) {
+	end, _ := ctx.Deadline()
 	for {
 		f, ok := draw()
 		if !ok {
 			return
 		}
+		if spare > 0 {
+			left := time.Until(end) - spare - f.After
+			if f.Hush {
+				left -= hushLength
+			}
+			if left < leastFault || f.Hush && left < f.Length {
+				return
+			}
+			f.Length = min(f.Length, left)
+		}
 		sleep(ctx, f.After)
 		if ctx.Err() != nil {
 			return
 		}
+		r.inject(ctx, &f)
+	}
+}
+
+// leastFault is how much time a fault needs, the recovery of a process included.
+const leastFault = 2 * time.Second
+
+// inject does one fault and returns when it is over and, if people fell silent
+// with it, when they talk again.
+func (r *run) inject(ctx context.Context, f *fault) {
+	r.mu.Lock()
+	f.Number = len(r.schedule) + 1
+	r.schedule = append(r.schedule, *f)
+	r.mu.Unlock()
+	r.say("fault %d: %s", f.Number, f)
+	r.log.add(&Event{Conn: f.Number, Type: imclient.Invoke, Op: OpFault, Text: f.Target, Reason: f.Kind})
+	do := r.system.inject
+	if f.Hush {
+		do = r.quieten
+	}
+	err := do(r.ctx, f)
+	r.log.add(&Event{Conn: f.Number, Type: imclient.OK, Op: OpFault, Text: f.Target, Reason: f.Kind})
+	if err != nil {
+		r.say("fault %d: %s: %v", f.Number, f, err)
 		r.mu.Lock()
-		r.schedule = append(r.schedule, f)
+		r.troubles[f.String()] = err.Error()
 		r.mu.Unlock()
-		r.say("fault %d: %s", f.Number, &f)
-		r.log.add(&Event{Conn: f.Number, Type: imclient.Invoke, Op: OpFault, Text: f.Target, Reason: f.Kind})
-		err := r.system.inject(r.ctx, &f)
-		r.log.add(&Event{Conn: f.Number, Type: imclient.OK, Op: OpFault, Text: f.Target, Reason: f.Kind})
-		if err != nil {
-			r.say("fault %d: %s: %v", f.Number, &f, err)
-			r.mu.Lock()
-			r.troubles[f.String()] = err.Error()
-			r.mu.Unlock()
-		}
+	}
+	if f.Hush {
+		r.hush.wait(ctx)
 	}
 }
 

@@ -33,6 +33,9 @@ const (
 	ClockStrobe = "clock-strobe" // a process's clock jumps to and fro by a second
 	Files       = "files"        // a process can open no more files, nor connections
 	Memory      = "memory"       // the kernel kills a process for its memory
+
+	Drop   = "drop"   // NSQ loses every message, and then nobody writes
+	Strand = "strand" // logic loses Redis and nsqd, then dies, and then nobody writes
 )
 
 var (
@@ -41,6 +44,7 @@ var (
 	otherKinds   = []string{Flush, KillAll, KillFlush}
 	clockKinds   = []string{ClockAhead, ClockBehind, ClockStrobe}
 	extraKinds   = append([]string{Down, Chaos, DiskFull, Files, Memory}, clockKinds...)
+	hushKinds    = []string{Drop, Strand}
 )
 
 // ParseFaults reads a selection: "all", "none", or a list of kinds, targets and
@@ -58,7 +62,7 @@ func ParseFaults(text string) (func(kind, target string) bool, error) {
 			return nil, fmt.Errorf("check: an empty item in %q", text)
 		}
 		kind, _, pair := strings.Cut(item, ":")
-		if pair && !slices.Contains(slices.Concat(processKinds, linkKinds, otherKinds, extraKinds), kind) {
+		if pair && !slices.Contains(slices.Concat(processKinds, linkKinds, otherKinds, extraKinds, hushKinds), kind) {
 			return nil, fmt.Errorf("check: no fault of kind %q", kind)
 		}
 	}
@@ -74,11 +78,12 @@ func ParseFaults(text string) (func(kind, target string) bool, error) {
 
 // fault is an entry of a schedule.
 type fault struct {
-	Number int           `json:"number"`
+	Number int           `json:"number"` // from 1, given when it is injected
 	Kind   string        `json:"kind"`
 	Target string        `json:"target"`
 	After  time.Duration `json:"after_ns"` // pause since the one before it ended
 	Length time.Duration `json:"length_ns"`
+	Hush   bool          `json:"hush,omitempty"` // people fall silent before it ends, see hush.go
 }
 
 func (f *fault) String() string {
@@ -96,7 +101,7 @@ type extra struct {
 
 // plan makes an endless schedule. In every round each process suffers once, the
 // links by turns, and every further kind of fault befalls one of its targets;
-// over the rounds every process suffers every kind.
+// over the rounds every process suffers every kind. Every round ends with a silence.
 type plan struct {
 	rng       *rand.Rand
 	processes []string
@@ -106,7 +111,6 @@ type plan struct {
 	gap       time.Duration
 	turn      int // rounds so far
 	next      []fault
-	n         int
 }
 
 func newPlan(seed uint64, processes, links []string, extras []extra, want func(kind, target string) bool, gap time.Duration) *plan {
@@ -128,8 +132,6 @@ func (p *plan) draw() (fault, bool) {
 	}
 	f := p.next[0]
 	p.next = p.next[1:]
-	p.n++
-	f.Number = p.n
 	f.After = time.Duration((0.5 + p.rng.ExpFloat64()/2) * float64(p.gap))
 	switch f.Kind {
 	case Pause: // beyond what clients wait for a sign of life, often enough
@@ -144,8 +146,58 @@ func (p *plan) draw() (fault, bool) {
 		f.Length = p.between(3*time.Second, 15*time.Second)
 	case DiskFull: // a data file has room for some seconds more
 		f.Length = p.between(5*time.Second, 15*time.Second)
+	case Drop, Strand:
+		f.Length = hushFault
 	}
 	return f, true
+}
+
+// hushFault is how long messages are lost before people fall silent.
+const hushFault = 3 * time.Second
+
+// twoEnds is how long people must talk for both kinds of silence to end it.
+const twoEnds = time.Minute
+
+// ending returns the faults with which a talk of the given length ends, with a
+// silence after each; none if the selection has none, or the talk is too short.
+func (p *plan) ending(talk time.Duration) []fault {
+	var out []fault
+	first := p.rng.IntN(len(hushKinds))
+	for i := range hushKinds {
+		f, ok := p.hush(first + i)
+		if !ok || talk < 3*hushFault || len(out) > 0 && talk < twoEnds {
+			continue
+		}
+		f.After, f.Length = p.gap, hushFault
+		out = append(out, f)
+	}
+	return out
+}
+
+// lengthOf is how long before the end of a talk its ending begins.
+func lengthOf(ending []fault) time.Duration {
+	var d time.Duration
+	for i, f := range ending {
+		d += f.After + f.Length
+		if i < len(ending)-1 {
+			d += hushLength
+		} else {
+			d -= hushLead
+		}
+	}
+	return d
+}
+
+// hush returns the nth fault that people fall silent with.
+func (p *plan) hush(n int) (fault, bool) {
+	f := fault{Kind: hushKinds[n%len(hushKinds)], Hush: true}
+	switch f.Kind {
+	case Drop:
+		f.Target = "nsqd"
+	case Strand:
+		f.Target = "logic"
+	}
+	return f, p.want != nil && len(p.processes) > 0 && p.want(f.Kind, f.Target)
 }
 
 // between prefers short times: the mean is a quarter of the way.
@@ -179,5 +231,8 @@ func (p *plan) deal() {
 		}
 	}
 	p.rng.Shuffle(len(p.next), func(i, j int) { p.next[i], p.next[j] = p.next[j], p.next[i] })
+	if f, ok := p.hush(p.turn); ok {
+		p.next = append(p.next, f)
+	}
 	p.turn++
 }

@@ -64,3 +64,38 @@ func TestPlan_Selection(t *testing.T) {
 	_, err := ParseFaults("explode:logic-1")
 	require.Error(t, err)
 }
+
+func TestPlan_RoundsAndTalksEndWithASilence(t *testing.T) {
+	rounds := map[string]int{}
+	for _, f := range drawn(t, 5, "all", 120) {
+		if f.Hush {
+			rounds[f.Kind]++
+			require.Greater(t, f.Length, hushLead)
+		}
+	}
+	require.Positive(t, rounds[Drop])
+	require.Positive(t, rounds[Strand])
+
+	plan := func(selection string) *plan {
+		want, err := ParseFaults(selection)
+		require.NoError(t, err)
+		return newPlan(5, someProcesses, someLinks, someExtras, want, time.Second)
+	}
+	long := plan("all").ending(2 * time.Minute)
+	require.Len(t, long, 2)
+	require.NotEqual(t, long[0].Kind, long[1].Kind)
+	require.Equal(t, 2*(time.Second+hushFault)+hushLength-hushLead, lengthOf(long))
+	require.Len(t, plan("all").ending(20*time.Second), 1)
+	require.Equal(t, Drop, plan("drop").ending(20 * time.Second)[0].Kind)
+	require.Empty(t, plan("kill").ending(2*time.Minute))
+	require.Empty(t, plan("all").ending(5*time.Second))
+}
+
+func TestHush_HoldsPeopleBack(t *testing.T) {
+	var h hush
+	began := time.Now()
+	h.wait(t.Context())
+	h.begin(50 * time.Millisecond)
+	h.wait(t.Context())
+	require.GreaterOrEqual(t, time.Since(began), 50*time.Millisecond)
+}

@@ -230,6 +230,13 @@ func (s *system) bus(name, target string) (string, error) {
 	return p.Addr, nil
 }
 
+// proxy returns the proxy of a link, nil if there is none.
+func (s *system) proxy(link string) *tcpproxy.Proxy {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.links[link]
+}
+
 func (s *system) linkNames() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -324,6 +331,10 @@ func (s *system) inject(ctx context.Context, f *fault) error {
 		sleep(ctx, f.Length)
 		p.Heal()
 		return nil
+	case Drop:
+		return s.dropAll(ctx, f)
+	case Strand:
+		return s.strand(ctx, f)
 	case DiskFull:
 		return s.fillDisk(ctx, f)
 	case ClockAhead, ClockBehind, ClockStrobe:
@@ -345,9 +356,7 @@ func (s *system) kill(ctx context.Context, name string) error {
 
 // spoil makes a link misbehave for a while.
 func (s *system) spoil(ctx context.Context, f *fault) error {
-	s.mu.Lock()
-	p := s.links[f.Target]
-	s.mu.Unlock()
+	p := s.proxy(f.Target)
 	if p == nil {
 		return fmt.Errorf("check: no link %q", f.Target)
 	}

@@ -100,6 +100,7 @@ type Client struct {
 
 	mu        sync.Mutex // guards the following fields
 	sock      *Socket    // nil while not connected
+	abandoned *Socket    // sock, if it is to be left open
 	conn      int
 	standing  chan struct{} // closed while connected
 	pending   map[int64]*pending
@@ -295,6 +296,33 @@ func (c *Client) Cut() {
 	}
 }
 
+// abandonedFor is how long the other end of an abandoned connection finds nobody
+// there before it finds it closed.
+const abandonedFor = 20 * time.Second
+
+// Abandon leaves the connection, if one stands, without a word and without
+// closing it, as a phone does that changes its network; the Client reconnects.
+func (c *Client) Abandon() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sock != nil {
+		c.abandoned = c.sock
+		c.sock.ExtendRead(-time.Second)
+	}
+}
+
+var errAbandoned = errors.New("imclient: the connection is abandoned")
+
+// left says so if sock is abandoned.
+func (c *Client) left(sock *Socket) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.abandoned == sock {
+		return errAbandoned
+	}
+	return nil
+}
+
 // Close disconnects and waits for the goroutines. Messages that are not settled
 // are reported as unknown.
 func (c *Client) Close() {
@@ -399,14 +427,21 @@ func (c *Client) connection(address string) error {
 		var f *Frame
 		if f, err = sock.Read(c.cfg.Silence); err == nil {
 			c.handle(f, conn)
+			err = c.left(sock)
 		}
 	}
 
 	c.mu.Lock()
 	c.sock = nil
 	c.standing = make(chan struct{})
+	abandoned := c.abandoned == sock
+	c.abandoned = nil
 	c.mu.Unlock()
-	sock.Cut()
+	if abandoned {
+		time.AfterFunc(abandonedFor, sock.Cut)
+	} else {
+		sock.Cut()
+	}
 	c.record(&Event{T: Now(), Conn: conn, Type: Info, Op: OpConnect, Code: closeCode(err), Reason: err.Error()})
 	return err
 }

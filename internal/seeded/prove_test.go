@@ -37,9 +37,9 @@ var faults = map[seeded.Bug]string{
 	seeded.BlockingWrite:       "stall,thin",
 	seeded.CursorOnWrite:       clientLinks,
 	seeded.EpochIgnored:        "flush,kill-flush",
-	seeded.NoOutbox:            "kill:logic-1,kill:logic-2,kill-all:logic",
-	seeded.NoPushCounter:       "kill:nsqd,restart:nsqd",
-	seeded.NoWatermark:         "kill:nsqd,restart:nsqd,flush",
+	seeded.NoOutbox:            "strand",
+	seeded.NoPushCounter:       "drop",
+	seeded.NoWatermark:         "drop",
 	seeded.NoPongProof:         clientLinks,
 	seeded.NoFence:             "pause:gateway-1,pause:gateway-2",
 }
