@@ -55,7 +55,7 @@ func verdict(ctx context.Context, args []string) (*check.Verdict, error) {
 	f.StringVar(&tags, "tags", "", "build tags for the services of the own cluster")
 	f.IntVar(&o.Users, "users", 0, "how many people (default 12)")
 	f.IntVar(&o.Rate, "rate", 0, "messages per second, all together (default 800)")
-	f.DurationVar(&o.Gap, "gap", 0, "mean pause between faults (default 800ms)")
+	f.DurationVar(&o.Gap, "gap", 0, "mean pause between faults (default 600ms)")
 	f.StringVar(&o.Bundle, "bundle", "", "folder for the history and the reports")
 	f.BoolVar(&o.Keep, "keep", false, "keep history and logs of a green run")
 	f.DurationVar(&o.Bounds.HealthyP99, "healthy-p99", 0, "bound of pushes while nothing fails (default 200ms)")
