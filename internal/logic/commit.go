@@ -114,11 +114,30 @@ func (s *store) tryCommit(ctx context.Context, batch []*sendReq, checkDup bool) 
 	if err := failpoint.Hit("logic.before_tx"); err != nil {
 		return nil, nil, err
 	}
-	var (
-		plan *batchPlan
-		done *committed
-	)
-	err = s.batches.In(ctx, func(tx *database.Batch) error {
+	plan, err := s.storeForeseen(ctx, batch, ids, checkDup)
+	if plan == nil && err == nil {
+		plan, err = s.storeLocked(ctx, batch, ids, checkDup)
+	}
+	if err != nil {
+		s.forget(ids)
+		return nil, nil, err
+	}
+	s.remember(plan)
+	if err := failpoint.Hit("logic.after_commit"); err != nil {
+		return nil, nil, errors.Join(database.ErrCommitUnknown, err)
+	}
+	done := plan.settle()
+	s.metrics.stored.Add(float64(len(plan.fresh)))
+	s.metrics.duplicates.Add(float64(plan.duplicates))
+	return plan.outcomes, done, nil
+}
+
+// storeLocked stores a batch in two round trips: the first locks and reads its
+// conversations, the second writes.
+func (s *store) storeLocked(ctx context.Context, batch []*sendReq, ids []im.ConversationID, checkDup bool) (*batchPlan, error) {
+	var plan *batchPlan
+	err := s.batches.In(ctx, func(tx *database.Batch) error {
+		var err error
 		plan = &batchPlan{batch: batch, ids: ids, outcomes: make([]outcome, len(batch))}
 		if plan.convs, err = lockConversations(ctx, tx, ids); err != nil {
 			return err
@@ -135,31 +154,27 @@ func (s *store) tryCommit(ctx context.Context, batch []*sendReq, checkDup bool) 
 				return err
 			}
 		}
-		if err := s.number(ctx, plan); err != nil {
-			return err
-		}
-		if len(plan.fresh) == 0 {
-			return nil
-		}
-		if err := failpoint.Hit("logic.after_seq"); err != nil {
-			return err
-		}
-		plan.write(tx)
-		if seeded.On(seeded.AckBeforeCommit) {
-			plan.ackNow()
-		}
-		return failpoint.Hit("logic.before_commit")
+		return s.write(ctx, tx, plan)
 	})
-	if err != nil {
-		return nil, nil, err
+	return plan, err
+}
+
+// write numbers what is fresh and stores it with the COMMIT.
+func (s *store) write(ctx context.Context, tx *database.Batch, plan *batchPlan) error {
+	if err := s.number(ctx, plan); err != nil {
+		return err
 	}
-	if err := failpoint.Hit("logic.after_commit"); err != nil {
-		return nil, nil, errors.Join(database.ErrCommitUnknown, err)
+	if len(plan.fresh) == 0 {
+		return nil
 	}
-	done = plan.settle()
-	s.metrics.stored.Add(float64(len(plan.fresh)))
-	s.metrics.duplicates.Add(float64(plan.duplicates))
-	return plan.outcomes, done, nil
+	if err := failpoint.Hit("logic.after_seq"); err != nil {
+		return err
+	}
+	plan.write(tx)
+	if seeded.On(seeded.AckBeforeCommit) {
+		plan.ackNow()
+	}
+	return failpoint.Hit("logic.before_commit")
 }
 
 // batchPlan is the state of one transaction.
@@ -403,7 +418,7 @@ type statement struct {
 // storing is what stores messages: their rows, their conversations' new last
 // seqs, and the outbox row.
 func storing(rows []*messageRow, moved []*conversationRow) []statement {
-	all := []statement{insertMessages(rows), moveConversations(moved, rows[0].SentAtMS)}
+	all := []statement{moveConversations(moved, rows[0].SentAtMS), insertMessages(rows)}
 	if seeded.On(seeded.NoOutbox) {
 		return all
 	}
@@ -428,28 +443,24 @@ func insertMessages(rows []*messageRow) statement {
 	return statement{query.String(), args}
 }
 
-// moveConversations writes the new last seq and id of locked conversations, in
-// one statement. The rows exist, so every row of it is an update.
+// moveConversations writes the new last seq and id of conversations, in one
+// statement and in the order of their ids. It locks them, if they are not locked
+// yet, and fails with a NULL where one is no longer in the state that is known
+// (see foresee). The rows exist, so every row of it is an update.
 func moveConversations(convs []*conversationRow, nowMS int64) statement {
-	if len(convs) == 1 {
-		c := convs[0]
-		return statement{
-			`UPDATE conversations SET last_seq = ?, last_message_id = ?, last_at_ms = ? WHERE id = ?`,
-			[]any{int64(c.LastSeq), int64(c.LastMessageID), nowMS, int64(c.ID)},
-		}
-	}
 	slices.SortFunc(convs, func(a, b *conversationRow) int { return int(a.ID - b.ID) })
 	var query strings.Builder
-	query.WriteString(`INSERT INTO conversations (id, last_seq, last_message_id, last_at_ms) VALUES `)
-	args := make([]any, 0, 4*len(convs))
+	query.WriteString(`INSERT INTO conversations (id, members_rev, last_seq, last_message_id, last_at_ms) VALUES `)
+	args := make([]any, 0, 5*len(convs))
 	for i, c := range convs {
 		if i > 0 {
 			query.WriteByte(',')
 		}
-		query.WriteString(`(?,?,?,?)`)
-		args = append(args, int64(c.ID), int64(c.LastSeq), int64(c.LastMessageID), nowMS)
+		query.WriteString(`(?,?,?,?,?)`)
+		args = append(args, int64(c.ID), c.state(), int64(c.LastSeq), int64(c.LastMessageID), nowMS)
 	}
-	query.WriteString(` ON DUPLICATE KEY UPDATE last_seq = VALUES(last_seq), last_message_id = VALUES(last_message_id), last_at_ms = VALUES(last_at_ms)`)
+	query.WriteString(` ON DUPLICATE KEY UPDATE last_seq = IF(members_rev + relation_version = VALUES(members_rev), VALUES(last_seq), NULL),` +
+		` last_message_id = VALUES(last_message_id), last_at_ms = VALUES(last_at_ms)`)
 	return statement{query.String(), args}
 }
 

@@ -6,6 +6,8 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	batchSize       prometheus.Histogram
 	commitSeconds   prometheus.Histogram
+	locked          prometheus.Counter
+	unforeseen      prometheus.Counter
 	stored          prometheus.Counter
 	duplicates      prometheus.Counter
 	refusedOverload prometheus.Counter
@@ -33,6 +35,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return &metrics{
 		batchSize:       histogram("im_logic_batch_messages", "Messages per transaction.", []float64{1, 2, 4, 8, 16, 32, 64, 128, 256}),
 		commitSeconds:   histogram("im_logic_commit_seconds", "From batch formed to COMMIT answered.", seconds),
+		locked:          counter("im_logic_batches_locked_total", "Batches that read their conversations first: not all of them were remembered, or somebody was to be refused."),
+		unforeseen:      counter("im_logic_batches_unforeseen_total", "Batches stored again because a conversation had changed elsewhere."),
 		stored:          counter("im_logic_stored_total", "Messages stored."),
 		duplicates:      counter("im_logic_duplicates_total", "Sends answered with their first result."),
 		refusedOverload: counter("im_logic_refused_overload_total", "Sends refused because a lane was full or slow."),

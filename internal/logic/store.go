@@ -22,6 +22,7 @@ import (
 const (
 	pairCacheSize   = 200_000
 	memberCacheSize = 4_096
+	foreseenSize    = 65_536
 )
 
 // store is logic's database.
@@ -38,6 +39,7 @@ type store struct {
 	// its conversation, so entries cannot go stale.
 	pairs       *lru.Cache[convKey, im.ConversationID]
 	memberCache *lru.Cache[im.ConversationID, *memberList]
+	foreseen    *lru.Cache[im.ConversationID, conversationRow] // see foresee
 	epoch       string
 }
 
@@ -50,6 +52,10 @@ func newStore(ctx context.Context, db *sqlx.DB, batches *database.Batches, cfg C
 	if err != nil {
 		return nil, err
 	}
+	foreseen, err := lru.New[im.ConversationID, conversationRow](foreseenSize)
+	if err != nil {
+		return nil, err
+	}
 	s := &store{
 		db: db, batches: batches, log: log, metrics: m, cfg: cfg,
 		messageIDs:  &allocator{db: db, name: "message"},
@@ -57,6 +63,7 @@ func newStore(ctx context.Context, db *sqlx.DB, batches *database.Batches, cfg C
 		txSlots:     newTxSlots(db),
 		pairs:       pairs,
 		memberCache: members,
+		foreseen:    foreseen,
 	}
 	if seeded.On(seeded.NoUniqueKey) {
 		dropUniqueKey(ctx, db)

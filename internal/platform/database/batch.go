@@ -44,6 +44,9 @@ func (b *Batches) In(ctx context.Context, f func(*Batch) error) error {
 	return again(ctx, func() error { return b.run(ctx, f) })
 }
 
+// Once is In without running f again.
+func (b *Batches) Once(ctx context.Context, f func(*Batch) error) error { return b.run(ctx, f) }
+
 func (b *Batches) run(ctx context.Context, f func(*Batch) error) error {
 	conn, err := b.db.Connx(ctx)
 	if err != nil {

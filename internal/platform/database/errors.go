@@ -22,6 +22,7 @@ var ErrCommitUnknown = errors.New("database: the outcome of the commit is unknow
 const (
 	errTooManyConnections = 1040
 	errDiskFull           = 1021
+	errBadNull            = 1048
 	errServerShutdown     = 1053
 	errDuplicateEntry     = 1062
 	errTableFull          = 1114
@@ -54,6 +55,10 @@ func IsDuplicate(err error) bool {
 	n := number(err)
 	return n == errDuplicateEntry || n == errDuplicateWithKey
 }
+
+// IsNullRefused reports that NULL was to be put where none may be. That is how a
+// statement can stop the transaction it is part of, on a condition of its own.
+func IsNullRefused(err error) bool { return number(err) == errBadNull }
 
 // IsRetryable reports a deadlock or a lock wait timeout: the transaction was
 // rolled back and may be run again from its start.

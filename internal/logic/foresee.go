@@ -1,0 +1,85 @@
+package logic
+
+import (
+	"context"
+
+	"im-services/internal/im"
+	"im-services/internal/platform/database"
+)
+
+// Who writes the next message of a conversation has mostly written the last one,
+// and then knows what the row says without reading it. storeForeseen stores a
+// batch on the strength of that in a single round trip, in which the database
+// itself decides, under the row locks, whether the knowledge is still true:
+//
+//   - the state of every conversation must be the known one, or a NULL stops the
+//     transaction (moveConversations): nobody is let in by an old permission;
+//   - every seq must follow the last, or the primary key of messages stops it:
+//     somebody else has written that seq.
+//
+// A batch that is stopped, or loses a deadlock, has changed nothing and is stored the
+// long way. So is
+// one in which anybody would be refused: a refusal must be true, too.
+
+// storeForeseen returns nil and no error if the batch must be stored the long way.
+func (s *store) storeForeseen(ctx context.Context, batch []*sendReq, ids []im.ConversationID, checkDup bool) (*batchPlan, error) {
+	var plan *batchPlan
+	if !checkDup {
+		plan = s.foresee(batch, ids)
+	}
+	if plan == nil {
+		s.metrics.locked.Inc()
+		return nil, nil //nolint:nilnil // see above
+	}
+	err := s.batches.Once(ctx, func(tx *database.Batch) error { return s.write(ctx, tx, plan) })
+	if database.IsNullRefused(err) || database.IsRetryable(err) && !database.IsCommitUnknown(err) {
+		s.metrics.unforeseen.Inc()
+		return nil, nil //nolint:nilnil // see above
+	}
+	return plan, err
+}
+
+// foresee plans a batch from what is remembered; nil if that is not enough.
+func (s *store) foresee(batch []*sendReq, ids []im.ConversationID) *batchPlan {
+	plan := &batchPlan{
+		batch: batch, ids: ids, outcomes: make([]outcome, len(batch)),
+		convs: make(map[im.ConversationID]*lockedConversation, len(ids)),
+	}
+	for _, id := range ids {
+		if plan.convs[id] != nil {
+			continue
+		}
+		row, ok := s.foreseen.Get(id)
+		if !ok {
+			return nil
+		}
+		c := &lockedConversation{conversationRow: row}
+		if row.Kind == im.Group {
+			list, ok := s.memberCache.Get(id)
+			if !ok || list.rev != row.MembersRev {
+				return nil
+			}
+			c.members = list
+		}
+		plan.convs[id] = c
+	}
+	s.authorise(plan)
+	if plan.anyRefused() {
+		return nil
+	}
+	return plan
+}
+
+// remember keeps what a committed batch knows of its conversations.
+func (s *store) remember(p *batchPlan) {
+	for id, c := range p.convs {
+		s.foreseen.Add(id, c.conversationRow)
+	}
+}
+
+// forget drops what is remembered of conversations after a failure.
+func (s *store) forget(ids []im.ConversationID) {
+	for _, id := range ids {
+		s.foreseen.Remove(id)
+	}
+}
