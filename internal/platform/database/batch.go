@@ -82,13 +82,11 @@ type Batch struct {
 
 var _ sqlx.QueryerContext = (*Batch)(nil)
 
-// begin puts what begins the transaction before its first query.
+// begin notes that the transaction has begun, which it does by itself with the
+// first query: the pool's sessions do not commit by themselves.
 func (b *Batch) begin(query string) string {
-	if b.begun {
-		return query
-	}
 	b.begun = true
-	return "START TRANSACTION; " + query
+	return query
 }
 
 // QueryContext implements sqlx.QueryerContext.

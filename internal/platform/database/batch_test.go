@@ -172,3 +172,28 @@ func TestBatches_LostAnswerIsUnknown(t *testing.T) {
 	require.False(t, database.IsCommitUnknown(err))
 	require.True(t, database.IsUnavailable(err), "%v", err)
 }
+
+// A NULL where none may be stops a transaction, whatever else its statements
+// would do: that is how a statement says that a condition does not hold.
+func TestBatches_NullRefusedStopsTheTransaction(t *testing.T) {
+	dsn := testkit.MySQL(t)
+	db, batches := open(t, dsn), openBatches(t, dsn)
+	exec(t, db, "CREATE TABLE x (id BIGINT PRIMARY KEY, n BIGINT NOT NULL)")
+	exec(t, db, "INSERT INTO x VALUES (1, 5), (2, 6)")
+	move := func(was int) error {
+		return batches.Once(t.Context(), func(tx *database.Batch) error {
+			tx.Write("INSERT INTO x VALUES (1, ?), (2, ?) ON DUPLICATE KEY UPDATE n = IF(n = VALUES(n), n + 10, NULL)", 5, was)
+			tx.Write("INSERT INTO x VALUES (?, 1)", 100+was)
+			return nil
+		})
+	}
+	err := move(7)
+	require.True(t, database.IsNullRefused(err), "%v", err)
+	require.False(t, database.IsCommitUnknown(err))
+	var sum int
+	require.NoError(t, db.Get(&sum, "SELECT SUM(n) FROM x"))
+	require.Equal(t, 11, sum, "nothing stays of it")
+	require.NoError(t, move(6))
+	require.NoError(t, db.Get(&sum, "SELECT SUM(n) FROM x"))
+	require.Equal(t, 32, sum)
+}

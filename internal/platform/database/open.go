@@ -88,7 +88,7 @@ func open(ctx context.Context, cfg Config, multi bool) (*sqlx.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database: %w", err)
 	}
-	db := sqlx.NewDb(sql.OpenDB(&connector{inner}), "mysql")
+	db := sqlx.NewDb(sql.OpenDB(&connector{inner, multi}), "mysql")
 	db.SetMaxOpenConns(cfg.MaxOpen)
 	db.SetMaxIdleConns(cfg.MaxIdle)
 	db.SetConnMaxLifetime(cfg.MaxLifetime)
@@ -167,7 +167,10 @@ func onThisMachine(addr string) bool {
 // variable (tx_isolation, transaction_isolation) nor a level per transaction
 // will do: the first differs between servers, the second costs a round trip
 // each time.
-type connector struct{ driver.Connector }
+type connector struct {
+	driver.Connector
+	manual bool // its sessions commit only when they are told to
+}
 
 func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	conn, err := c.Connector.Connect(ctx)
@@ -182,6 +185,12 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if _, err := ex.ExecContext(ctx, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", nil); err != nil {
 		_ = conn.Close()
 		return nil, err
+	}
+	if c.manual {
+		if _, err := ex.ExecContext(ctx, "SET SESSION autocommit = 0", nil); err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
 	}
 	return conn, nil
 }
