@@ -110,7 +110,7 @@ func (s *Server) Disconnect(ctx context.Context, req *logicv1.DisconnectRequest)
 	}
 	if seeded.On(seeded.UnconditionalRouteDel) {
 		for _, u := range users {
-			_ = s.routes.rdb.Del(ctx, routeKey(u))
+			_ = s.routes.rdb.Del(ctx, routesKey(u))
 		}
 	}
 	if seeded.On(seeded.PresenceNoVersion) {

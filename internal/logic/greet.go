@@ -183,7 +183,7 @@ return {tonumber(told[1]), redis.call('HINCRBY', KEYS[1], 'v', 1)}
 func (p *presence) retell(ctx context.Context, users []im.UserID) (told map[im.UserID]news, inFlight map[im.UserID]bool, err error) {
 	told, inFlight = make(map[im.UserID]news, len(users)), map[im.UserID]bool{}
 	for page := range slices.Chunk(users, routePage) {
-		err := p.script(ctx, retellScript, len(page), func(i int) ([]string, []any) {
+		err := p.routes.script(ctx, retellScript, len(page), func(i int) ([]string, []any) {
 			return []string{presenceKey(page[i])}, nil
 		}, func(i int, answer []int64) {
 			switch {

@@ -182,16 +182,20 @@ func (p *presence) usersOf(ctx context.Context, g im.GatewayID, f func([]im.User
 func (p *presence) bury(ctx context.Context, g im.GatewayID) error {
 	rdb := p.routes.rdb
 	err := p.usersOf(ctx, g, func(users []im.UserID) error {
-		fields, err := p.fieldsAt(ctx, g, users)
-		if err != nil || len(fields) == 0 {
+		states, _, err := p.routes.read(ctx, users)
+		if err != nil {
 			return err
 		}
-		pipe := rdb.Pipeline()
-		for u, f := range fields {
-			pipe.HDel(ctx, routeKey(u), f...)
+		var at []im.UserID
+		var gone []route
+		for i, st := range states {
+			for _, rt := range st.routes {
+				if rt.gateway == g {
+					at, gone = append(at, users[i]), append(gone, rt)
+				}
+			}
 		}
-		_, err = pipe.Exec(ctx)
-		return away(err)
+		return p.routes.remove(ctx, at, gone)
 	})
 	if err != nil {
 		return err
@@ -202,21 +206,4 @@ func (p *presence) bury(ctx context.Context, g im.GatewayID) error {
 	pipe.HDel(ctx, deadKey, string(g))
 	_, err = pipe.Exec(ctx)
 	return away(err)
-}
-
-// fieldsAt returns the users' route fields that name the gateway.
-func (p *presence) fieldsAt(ctx context.Context, g im.GatewayID, users []im.UserID) (map[im.UserID][]string, error) {
-	states, _, err := p.routes.read(ctx, users)
-	if err != nil {
-		return nil, err
-	}
-	out := map[im.UserID][]string{}
-	for i, st := range states {
-		for _, rt := range st.routes {
-			if rt.gateway == g {
-				out[users[i]] = append(out[users[i]], rt.field())
-			}
-		}
-	}
-	return out, nil
 }

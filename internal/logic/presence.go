@@ -299,12 +299,10 @@ for i = 5, #ARGV do
   if i <= n + 4 then life[ARGV[i]] = 1 else life[ARGV[i]] = 0 end
 end
 local state = '0'
-local all = redis.call('HGETALL', KEYS[1])
-for i = 1, #all, 2 do
-  local g = string.match(all[i], '^(.+)/%d+$')
-  local since = tonumber(string.match(all[i+1], ':(%d+)$') or '')
-  if g and since then
-    local age = now - since
+for entry in string.gmatch(redis.call('GET', KEYS[1]) or '', '%S+') do
+  local g, since = string.match(entry, '^(.+)/%d+=%d+:(%d+)$')
+  if g then
+    local age = now - tonumber(since)
     if life[g] == 1 or (life[g] == nil and age < young and age > -young) then
       state = '1'
       break
@@ -362,7 +360,7 @@ func (p *presence) settle(ctx context.Context, users []im.UserID) (inFlight map[
 	if _, err := p.pub.publishEvents(ctx, events); err != nil {
 		return nil, err
 	}
-	return inFlight, p.script(ctx, toldScript, len(changed), func(i int) ([]string, []any) {
+	return inFlight, p.routes.script(ctx, toldScript, len(changed), func(i int) ([]string, []any) {
 		return []string{presenceKey(changed[i].user)}, []any{changed[i].version}
 	}, nil)
 }
@@ -382,8 +380,8 @@ func (p *presence) look(ctx context.Context, users []im.UserID) (changed []news,
 	}
 	p.mu.Unlock()
 	inFlight = map[im.UserID]bool{}
-	err = p.script(ctx, lookScript, len(users), func(i int) ([]string, []any) {
-		return []string{routeKey(users[i]), presenceKey(users[i])}, args
+	err = p.routes.script(ctx, lookScript, len(users), func(i int) ([]string, []any) {
+		return []string{routesKey(users[i]), presenceKey(users[i])}, args
 	}, func(i int, answer []int64) {
 		switch {
 		case len(answer) == 2 && answer[1] > 0:
@@ -393,38 +391,6 @@ func (p *presence) look(ctx context.Context, users []im.UserID) (changed []news,
 		}
 	})
 	return changed, inFlight, err
-}
-
-// script runs a script n times in one round trip. Running it again must be harmless.
-func (p *presence) script(ctx context.Context, s *redis.Script, n int, call func(int) ([]string, []any), answer func(int, []int64)) error {
-	for attempt := 0; ; attempt++ {
-		pipe := p.routes.rdb.Pipeline()
-		cmds := make([]*redis.Cmd, n)
-		for i := range n {
-			keys, args := call(i)
-			cmds[i] = s.EvalSha(ctx, pipe, keys, args...)
-		}
-		_, err := pipe.Exec(ctx)
-		if err != nil && attempt == 0 && redis.HasErrorPrefix(err, "NOSCRIPT") {
-			if err := s.Load(ctx, p.routes.rdb).Err(); err != nil {
-				return away(err)
-			}
-			continue
-		}
-		if away(err) != nil {
-			return away(err)
-		}
-		for i, c := range cmds {
-			if answer != nil {
-				v, err := c.Int64Slice()
-				if err != nil {
-					return away(err)
-				}
-				answer(i, v)
-			}
-		}
-		return nil
-	}
 }
 
 // alive judges, for questions, whether a route still is one.
@@ -446,10 +412,10 @@ func (p *presence) status(ctx context.Context, users []im.UserID) (map[im.UserID
 		return out, nil
 	}
 	pipe := p.routes.rdb.Pipeline()
-	hashes := make([]*redis.MapStringStringCmd, len(users))
+	lists := make([]*redis.StringCmd, len(users))
 	versions := make([]*redis.StringCmd, len(users))
 	for i, u := range users {
-		hashes[i] = pipe.HGetAll(ctx, routeKey(u))
+		lists[i] = pipe.Get(ctx, routesKey(u))
 		versions[i] = pipe.HGet(ctx, presenceKey(u), "v")
 	}
 	if _, err := pipe.Exec(ctx); away(err) != nil {
@@ -459,10 +425,8 @@ func (p *presence) status(ctx context.Context, users []im.UserID) (map[im.UserID
 	for i, u := range users {
 		n := news{user: u}
 		n.version, _ = strconv.ParseInt(versions[i].Val(), 10, 64)
-		for f, v := range hashes[i].Val() {
-			if rt, ok := parseRoute(f, v); ok && p.alive(rt, now) {
-				n.online = true
-			}
+		for _, rt := range appendRoutes(nil, lists[i].Val()) {
+			n.online = n.online || p.alive(rt, now)
 		}
 		out[u] = n
 	}

@@ -207,7 +207,7 @@ func (p *publisher) countSelf(ctx context.Context, runs []*run) error {
 		}
 		others := r.self.routes[0][:0]
 		for _, rt := range r.self.routes[0] {
-			if rt.field() != r.origin {
+			if !rt.hasField(r.origin) {
 				others = append(others, rt)
 			}
 		}
