@@ -175,8 +175,8 @@ func (q *query) ask(ctx context.Context, rdb *redis.Client) (epoch string, err e
 	if err := pipe.BatchProcess(ctx, q.cmds...); err != nil {
 		return "", err
 	}
-	if _, err := pipe.Exec(ctx); err != nil {
-		return "", away(err)
+	if _, err := pipe.Exec(ctx); err != nil { // redis.Nil too: none of the answers may be null
+		return "", fmt.Errorf("%w: %w", errRoutesDown, err)
 	}
 	for _, get := range q.gets {
 		values := get.Val()
