@@ -117,9 +117,9 @@ func (r *routes) read(ctx context.Context, users []im.UserID) ([]userState, stri
 // some 50 µs.
 const keysAtOnce = 256
 
-// query is one round trip: increments, then what is to be read. Redis's own
-// commands are a third as expensive for it as a script that does the same. What
-// they cost here is mostly the command objects, so a query is used again and again.
+// query is one round trip: increments, then what is to be read. These commands
+// cost Redis a third of what a script that does the same costs it. Here they cost
+// mostly their objects, so a query is used again and again.
 type query struct {
 	increments []*increment
 	counts     int // increments in use

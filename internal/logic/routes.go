@@ -19,10 +19,10 @@ import (
 // Redis, so a new one appears exactly when the counters restarted.
 const epochKey = "im:epoch"
 
-// The routes of a user are one string, not a hash, because one MGET reads the
-// strings of hundreds of users at a fifth of the cost of as many HGETALLs. The
-// keys of one user share a hash tag and scripts touch one user only; it is
-// the MGETs over many users that want all of them on one server.
+// The routes of a user are one string and not a hash, because one MGET reads the
+// strings of many users, each for a third of what an HGETALL costs Redis. Keys of
+// one user share a hash tag and a script touches one user only; but the MGETs
+// want all users on one server, so this is not for a Redis Cluster as it is.
 const (
 	routesPrefix = "routes:{"
 	pvPrefix     = "pv:{"
