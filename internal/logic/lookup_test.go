@@ -245,6 +245,37 @@ func TestLookup_RedisForgets(t *testing.T) {
 	}
 }
 
+// Counters of two epochs never travel in one envelope.
+func TestCountSelf_AnotherEpochIsAnError(t *testing.T) {
+	r := openRoutes(t, testkit.Redis(t))
+	p := &publisher{routes: r}
+	from, other := someRoute(1), route{gateway: "g9", conn: 9, platform: im.PlatformPC, sinceMS: 5}
+	place(t, r, 1, from, other)
+	newRun := func() *run {
+		return &run{origin: from.field(), self: &audience{users: []im.UserID{1}, n: 2}}
+	}
+	one := newRun()
+	epoch := mustLookup(t, r, one.self)
+	must(t, p.countSelf(t.Context(), []*run{one}, epoch))
+	if one.self.pvs[0] != 2 {
+		t.Errorf("counter %d", one.self.pvs[0])
+	}
+	two := newRun()
+	mustLookup(t, r, two.self)
+	must(t, r.newEpoch(t.Context()))
+	if err := p.countSelf(t.Context(), []*run{two}, epoch); !errors.Is(err, errRoutesDown) {
+		t.Errorf("got %v", err)
+	}
+	// Whose only connection is the one it came from is not counted.
+	place(t, r, 1, from)
+	three := newRun()
+	mustLookup(t, r, three.self)
+	must(t, p.countSelf(t.Context(), []*run{three}, "any"))
+	if n := r.rdb.Get(t.Context(), pvKey(1)).Val(); three.self != nil || n != "4" {
+		t.Errorf("counter %s, %+v", n, three.self)
+	}
+}
+
 func TestLookup_RedisRestarts(t *testing.T) {
 	server := testkit.StartRedis(t)
 	r := openRoutes(t, server.Addr)

@@ -3,6 +3,7 @@ package logic
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -175,7 +176,7 @@ func (p *publisher) push(ctx context.Context, msgs []committedMessage) (counted 
 	if err := failpoint.Hit("logic.after_lookup"); err != nil {
 		return true, err
 	}
-	if err := p.countSelf(ctx, runs); err != nil {
+	if err := p.countSelf(ctx, runs, epoch); err != nil {
 		p.metrics.routesDown.Inc()
 		return false, p.flushBlind(ctx, runs)
 	}
@@ -199,7 +200,8 @@ func (p *publisher) alive(nowMS int64) func(route) bool {
 
 // countSelf counts a private run for its sender, if it is to be pushed to
 // connections of his other than the one it came from: those learn it from the ack.
-func (p *publisher) countSelf(ctx context.Context, runs []*run) error {
+// All counters of an envelope belong to one epoch.
+func (p *publisher) countSelf(ctx context.Context, runs []*run, epoch string) error {
 	var again []*audience
 	for _, r := range runs {
 		if r.self == nil {
@@ -221,7 +223,10 @@ func (p *publisher) countSelf(ctx context.Context, runs []*run) error {
 	if len(again) == 0 {
 		return nil
 	}
-	_, err := p.routes.lookup(ctx, again)
+	now, err := p.routes.lookup(ctx, again)
+	if err == nil && now != epoch {
+		err = fmt.Errorf("%w: another epoch began", errRoutesDown)
+	}
 	return err
 }
 

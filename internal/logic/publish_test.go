@@ -72,6 +72,17 @@ func TestParseRoute_RoundTrip(t *testing.T) {
 	if !ok || got != r {
 		t.Fatalf("got %+v", got)
 	}
+	if list := appendRoutes(nil, r.entry()+" x "+r.entry()); len(list) != 2 || list[1] != r {
+		t.Errorf("got %+v", list)
+	}
+	if !r.hasField(r.field()) {
+		t.Error("not its own field")
+	}
+	for _, other := range []string{"", "ab/c", "ab/c/", "ab/c/1", "ab/c/123", "ab/d/12", "ab/c-12"} {
+		if r.hasField(other) {
+			t.Errorf("takes %q for its field", other)
+		}
+	}
 	for _, bad := range [][2]string{{"", ""}, {"g/1", "1"}, {"g/x", "1:2"}, {"/1", "1:2"}, {"g/1", "x:2"}} {
 		if _, ok := parseRoute(bad[0], bad[1]); ok {
 			t.Errorf("accepted %q %q", bad[0], bad[1])
