@@ -195,6 +195,7 @@ type lockedConversation struct {
 	conversationRow
 	members *memberList // groups only
 	wrote   bool
+	was     im.Seq // the last seq before this transaction, if it wrote
 }
 
 // freshMessage is a message that this transaction stores.
@@ -367,6 +368,9 @@ func (s *store) number(ctx context.Context, p *batchPlan) error {
 	for n := range p.fresh {
 		f := &p.fresh[n]
 		r := p.batch[f.index]
+		if !f.conv.wrote {
+			f.conv.was = f.conv.LastSeq
+		}
 		f.conv.LastSeq++
 		if seeded.On(seeded.SeqFromRedis) {
 			f.conv.LastSeq = seqFromRedis(ctx, f.conv.ID)
@@ -398,10 +402,10 @@ func (p *batchPlan) write(tx *database.Batch) {
 	for i := range p.fresh {
 		rows[i] = &p.fresh[i].row
 	}
-	var moved []*conversationRow
+	var moved []*lockedConversation
 	for _, c := range p.convs {
 		if c.wrote {
-			moved = append(moved, &c.conversationRow)
+			moved = append(moved, c)
 		}
 	}
 	for _, st := range storing(rows, moved) {
@@ -417,7 +421,7 @@ type statement struct {
 
 // storing is what stores messages: their rows, their conversations' new last
 // seqs, and the outbox row.
-func storing(rows []*messageRow, moved []*conversationRow) []statement {
+func storing(rows []*messageRow, moved []*lockedConversation) []statement {
 	all := []statement{moveConversations(moved, rows[0].SentAtMS), insertMessages(rows)}
 	if seeded.On(seeded.NoOutbox) {
 		return all
@@ -445,10 +449,12 @@ func insertMessages(rows []*messageRow) statement {
 
 // moveConversations writes the new last seq and id of conversations, in one
 // statement and in the order of their ids. It locks them, if they are not locked
-// yet, and fails with a NULL where one is no longer in the state that is known
-// (see foresee). The rows exist, so every row of it is an update.
-func moveConversations(convs []*conversationRow, nowMS int64) statement {
-	slices.SortFunc(convs, func(a, b *conversationRow) int { return int(a.ID - b.ID) })
+// yet, and fails with a NULL where one is not as it is known to be (see foresee):
+// the sum of three numbers that only grow is the same only if all of them are.
+// The rows exist, so every row of it is an update, and members_rev of the VALUES
+// is a place to put the sum.
+func moveConversations(convs []*lockedConversation, nowMS int64) statement {
+	slices.SortFunc(convs, func(a, b *lockedConversation) int { return int(a.ID - b.ID) })
 	var query strings.Builder
 	query.WriteString(`INSERT INTO conversations (id, members_rev, last_seq, last_message_id, last_at_ms) VALUES `)
 	args := make([]any, 0, 5*len(convs))
@@ -457,9 +463,9 @@ func moveConversations(convs []*conversationRow, nowMS int64) statement {
 			query.WriteByte(',')
 		}
 		query.WriteString(`(?,?,?,?,?)`)
-		args = append(args, int64(c.ID), c.state(), int64(c.LastSeq), int64(c.LastMessageID), nowMS)
+		args = append(args, int64(c.ID), c.MembersRev+c.RelationVersion+int64(c.was), int64(c.LastSeq), int64(c.LastMessageID), nowMS)
 	}
-	query.WriteString(` ON DUPLICATE KEY UPDATE last_seq = IF(members_rev + relation_version = VALUES(members_rev), VALUES(last_seq), NULL),` +
+	query.WriteString(` ON DUPLICATE KEY UPDATE last_seq = IF(members_rev + relation_version + last_seq = VALUES(members_rev), VALUES(last_seq), NULL),` +
 		` last_message_id = VALUES(last_message_id), last_at_ms = VALUES(last_at_ms)`)
 	return statement{query.String(), args}
 }

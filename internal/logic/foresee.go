@@ -12,10 +12,10 @@ import (
 // batch on the strength of that in a single round trip, in which the database
 // itself decides, under the row locks, whether the knowledge is still true:
 //
-//   - the state of every conversation must be the known one, or a NULL stops the
-//     transaction (moveConversations): nobody is let in by an old permission;
-//   - every seq must follow the last, or the primary key of messages stops it:
-//     somebody else has written that seq.
+// every change of who may write raises members_rev or relation_version, and every
+// message last_seq, and where one of them is not the known one a NULL stops the
+// transaction (moveConversations). So nobody is let in by an old permission, and
+// no seq is given twice or left out.
 //
 // A batch that is stopped, or loses a deadlock, has changed nothing and is stored the
 // long way. So is

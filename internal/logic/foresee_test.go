@@ -115,3 +115,15 @@ func TestG5_ForeseenBatchesOfTwoReplicas(t *testing.T) {
 	require.NoError(t, h.store.db.Get(&broken, `SELECT COUNT(*) FROM messages a JOIN messages b ON b.conversation_id = a.conversation_id AND b.seq = a.seq + 1 WHERE b.id <= a.id`))
 	require.Zero(t, broken)
 }
+
+// After a fail-over the store may know less than is remembered.
+func TestForesee_StoreThatForgotIsBelieved(t *testing.T) {
+	h := newHarness(t)
+	conv := h.befriend(1, 2)
+	for n := int64(1); n <= 3; n++ {
+		h.mustSend(privateSend(1, 2, n, "hi"))
+	}
+	h.exec(`DELETE FROM messages WHERE conversation_id = ? AND seq = 3`, int64(conv))
+	h.exec(`UPDATE conversations SET last_seq = 2 WHERE id = ?`, int64(conv))
+	require.EqualValues(t, 3, h.mustSend(privateSend(1, 2, 4, "again")).GetSeq(), "no seq is left out")
+}

@@ -201,8 +201,8 @@ func (c *groupChange) save(ctx context.Context) error {
 		}
 	}
 	row := c.notice
-	c.conv.LastSeq, c.conv.LastMessageID = row.Seq, row.ID
-	for _, st := range storing([]*messageRow{row}, []*conversationRow{&c.conv.conversationRow}) {
+	c.conv.was, c.conv.LastSeq, c.conv.LastMessageID = c.conv.LastSeq, row.Seq, row.ID
+	for _, st := range storing([]*messageRow{row}, []*lockedConversation{c.conv}) {
 		if _, err := c.tx.ExecContext(ctx, st.query, st.args...); err != nil {
 			return fmt.Errorf("store notice: %w", err)
 		}

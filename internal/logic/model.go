@@ -53,11 +53,6 @@ type conversationRow struct {
 const conversationColumns = `id, kind, open, muted, last_seq, last_message_id, members_rev,
 	COALESCE(user_lo, 0) AS user_lo, COALESCE(user_hi, 0) AS user_hi, relation_version`
 
-// state is a number that grows with every change of who may write: members_rev
-// of a group, relation_version of a private conversation. What a conversation
-// allows is the same as long as it is.
-func (c *conversationRow) state() int64 { return c.MembersRev + c.RelationVersion }
-
 // peerOf returns the other user of a private conversation.
 func (c *conversationRow) peerOf(u im.UserID) im.UserID {
 	if u == c.UserLo {
