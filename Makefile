@@ -153,7 +153,7 @@ check-etcd-away: ## people talk for ten minutes while etcd is away
 	@$(GO) run ./cmd/check-delivery -schedule internal/check/schedules/etcd-away.json -rate 100 $(CHECK_FLAGS)
 
 .PHONY: prove-checker
-prove-checker: ## the checker must find each of 24 faults on purpose within a minute
+prove-checker: ## the checker must find each of 25 faults on purpose within a minute
 	PROVE="$(PROVE)" PROVE_TABLE="$(CURDIR)/.local/prove-checker.md" $(GO) test -tags seeded -count=1 -timeout 60m -v -run ProveChecker ./internal/seeded
 
 # SIM is how many schedules; SIM_SEED=7 repeats one.

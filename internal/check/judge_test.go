@@ -160,6 +160,7 @@ func correct() *story {
 	s.add(Event{Client: ann, Type: imclient.Fail, Op: OpConflict, ClientID: 1, Channel: imclient.Private, To: bea, Code: 1000})
 	s.add(Event{Client: ann, Op: OpUpload, ClientID: 1, Text: "/files/a/x.bin", Reason: "its sum"})
 	s.add(Event{Client: ann, Type: imclient.Fail, Op: OpUpload, ClientID: 2, Code: 503})
+	s.endLogin(dan, 300*time.Millisecond, 1500*time.Millisecond)
 	s.ending([]sent{privates(ann, 1, 1), privates(bea, 1, 2), privates(ann, 2, 3), groups(cyd, 1, 1), groups(ann, 3, 2)})
 	s.add(Event{Client: ann, Op: OpFile, ClientID: 1, Text: "/files/a/x.bin", Reason: "its sum"})
 	return s
@@ -186,7 +187,7 @@ func explain(v *Verdict) string {
 func TestJudge_CorrectHistoryIsGreen(t *testing.T) {
 	v := Judge(correct().events, Bounds{})
 	require.True(t, v.Green(), explain(v))
-	require.Len(t, v.Results, 13)
+	require.Len(t, v.Results, 14)
 	for i, r := range v.Results {
 		require.Equal(t, fmt.Sprintf("I%d", i+1), r.ID)
 		require.Empty(t, r.Skipped, r.ID)
@@ -428,6 +429,11 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 		{"a part of a file that was refused", "I13", func(_ *testing.T, ev []Event) []Event {
 			return append(ev, Event{T: ev[len(ev)-1].T, Type: imclient.Fail, Op: OpFile, Text: "0123", Reason: "7 bytes of 9"})
 		}},
+		{"a token that is taken after its login ended", "I14", func(t *testing.T, ev []Event) []Event {
+			ev[find(t, ev, 1, is(OpToken, dan))].Type = imclient.OK
+			ev[find(t, ev, 1, is(OpToken, dan))].T += time.Second
+			return ev
+		}},
 	}
 	seen := map[string]bool{}
 	for _, c := range cases {
@@ -439,7 +445,7 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 		})
 		seen[c.want] = true
 	}
-	require.Len(t, seen, 13, "an invariant without a violation in this table")
+	require.Len(t, seen, 14, "an invariant without a violation in this table")
 }
 
 // What looks odd and is allowed stays green.

@@ -27,6 +27,10 @@ const (
 	OpUpload = "upload" // a file: ok with its path (Text) and checksum (Reason), fail with Code, info
 	OpFile   = "file"   // what stands there in the end: ok with its checksum; without a Client: a part
 
+	OpSocket   = "socket"    // of Client's login at gateway Conn: ok when it stands, info when it is closed, fail: it is still open
+	OpEndLogin = "end-login" // Client's login ends, by Reason: invoke, ok
+	OpToken    = "token"     // after that his token was shown to gateway Conn for Text: ok if that was served, T when it was asked; fail
+
 	OpFault  = "fault"  // number Conn: invoke, ok when it is over; Text the target, Reason the kind
 	OpPhase  = "phase"  // Text begins
 	OpSample = "sample" // process Text: ID resident bytes, Seq goroutines, Code file descriptors

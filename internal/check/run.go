@@ -178,6 +178,7 @@ func (r *run) talk(ctx context.Context, people *sync.WaitGroup) {
 	}
 	people.Go(func() { r.lie(ctx) })
 	people.Go(func() { r.uploadFiles(ctx) })
+	people.Go(func() { r.logins(ctx) })
 	for i, p := range r.pairs {
 		people.Go(func() { r.churnPair(ctx, i, p[0], p[1]) })
 	}

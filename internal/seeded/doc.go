@@ -36,6 +36,7 @@ const (
 	NoPongProof           Bug = "no_pong_proof"
 	NoFence               Bug = "no_fence"
 	StaleMembers          Bug = "stale_members"
+	SocketsOutliveLogin   Bug = "sockets_outlive_login"
 )
 
 // All lists the faults with what each does.
@@ -67,4 +68,5 @@ var All = []struct {
 	{NoPongProof, "a message counts as received when its proof is asked for"},
 	{NoFence, "a gateway that slept writes what it finds on the bus"},
 	{StaleMembers, "the members of a group are read once"},
+	{SocketsOutliveLogin, "a gateway leaves the sockets of a login that has ended open"},
 }
