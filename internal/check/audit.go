@@ -24,7 +24,7 @@ func (r *run) audit() error {
 	}
 	defer func() { _ = db.Close() }()
 	var users []any
-	for _, a := range r.actors {
+	for _, a := range r.everybody() {
 		users = append(users, a.user.ID)
 	}
 	marks := strings.TrimSuffix(strings.Repeat("?,", len(users)), ",")

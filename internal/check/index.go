@@ -74,7 +74,9 @@ type index struct {
 	friends map[convKey][]stay
 	faults  []Window
 	phases  []Phase
-	linger  time.Duration // how long the attempts of a gone connection do
+	slow    map[int64]string // who reads little, or floods, by kind
+	pushed  []pushed         // by judgeLiveness
+	linger  time.Duration    // how long the attempts of a gone connection do
 	end     time.Duration
 	quietAt time.Duration // when everything was healed and settled, forever if never
 }
@@ -84,6 +86,7 @@ func newIndex(events []Event) *index {
 		events: events, sends: map[sendKey]*send{}, keys: map[int64]convKey{}, truth: map[place]*message{},
 		convs: map[int64][]*message{}, read: map[int64]bool{}, spans: map[int64][]span{},
 		stays: map[member][]stay{}, friends: map[convKey][]stay{}, quietAt: forever,
+		slow: map[int64]string{},
 	}
 	for i := range events {
 		x.take(&events[i])
@@ -125,6 +128,8 @@ func (x *index) take(e *Event) {
 		x.read[e.Client] = e.Type == imclient.OK
 	case OpRow:
 		x.fromDB = true
+	case OpSlow:
+		x.slow[e.Client] = e.Text
 	case OpFault:
 		x.takeFault(e)
 	case OpPhase:

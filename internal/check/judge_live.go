@@ -62,6 +62,9 @@ func (x *index) judgeLiveness(b Bounds, v *Verdict) Result {
 		}
 		worst := time.Duration(-1)
 		for _, user := range x.recipients(s) {
+			if x.slow[user] != "" {
+				continue // he is late by his own doing
+			}
 			p := place{s.conv, s.seq}
 			got, ok := first[delivery{user, p}]
 			stood, end := x.stood(user, s.done)
@@ -101,6 +104,7 @@ func (x *index) judgeLiveness(b Bounds, v *Verdict) Result {
 		}
 		if !inFault {
 			healthy = append(healthy, worst)
+			x.pushed = append(x.pushed, pushed{s.client, s.done, worst})
 		}
 	}
 	for i := range windows {

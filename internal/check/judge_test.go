@@ -161,6 +161,9 @@ func correct() *story {
 	s.add(Event{Client: ann, Op: OpUpload, ClientID: 1, Text: "/files/a/x.bin", Reason: "its sum"})
 	s.add(Event{Client: ann, Type: imclient.Fail, Op: OpUpload, ClientID: 2, Code: 503})
 	s.endLogin(dan, 300*time.Millisecond, 1500*time.Millisecond)
+	s.add(Event{Client: eve, Conn: 1, Type: imclient.Invoke, Op: OpGone})
+	s.wait(time.Second)
+	s.add(Event{Client: eve, Conn: 1, Op: OpGone})
 	s.ending([]sent{privates(ann, 1, 1), privates(bea, 1, 2), privates(ann, 2, 3), groups(cyd, 1, 1), groups(ann, 3, 2)})
 	s.add(Event{Client: ann, Op: OpFile, ClientID: 1, Text: "/files/a/x.bin", Reason: "its sum"})
 	return s
@@ -187,7 +190,7 @@ func explain(v *Verdict) string {
 func TestJudge_CorrectHistoryIsGreen(t *testing.T) {
 	v := Judge(correct().events, Bounds{})
 	require.True(t, v.Green(), explain(v))
-	require.Len(t, v.Results, 14)
+	require.Len(t, v.Results, 15)
 	for i, r := range v.Results {
 		require.Equal(t, fmt.Sprintf("I%d", i+1), r.ID)
 		require.Empty(t, r.Skipped, r.ID)
@@ -434,6 +437,10 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 			ev[find(t, ev, 1, is(OpToken, dan))].T += time.Second
 			return ev
 		}},
+		{"who vanished counts as online", "I15", func(t *testing.T, ev []Event) []Event {
+			ev[find(t, ev, 1, is(OpGone, eve))].T += time.Minute
+			return ev
+		}},
 	}
 	seen := map[string]bool{}
 	for _, c := range cases {
@@ -445,7 +452,7 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 		})
 		seen[c.want] = true
 	}
-	require.Len(t, seen, 14, "an invariant without a violation in this table")
+	require.Len(t, seen, 15, "an invariant without a violation in this table")
 }
 
 // What looks odd and is allowed stays green.

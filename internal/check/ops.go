@@ -31,6 +31,10 @@ const (
 	OpEndLogin = "end-login" // Client's login ends, by Reason: invoke, ok
 	OpToken    = "token"     // after that his token was shown to gateway Conn for Text: ok if that was served, T when it was asked; fail
 
+	OpSlow   = "slow"   // Client is of kind Text: how long he waits says nothing about others
+	OpBeside = "beside" // episode Conn of those: invoke, ok
+	OpGone   = "gone"   // connection Conn of Client lost its link: invoke, then ok when the server knew, fail: it does not know yet
+
 	OpFault  = "fault"  // number Conn: invoke, ok when it is over; Text the target, Reason the kind
 	OpPhase  = "phase"  // Text begins
 	OpSample = "sample" // process Text: ID resident bytes, Seq goroutines, Code file descriptors

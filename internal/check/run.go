@@ -30,6 +30,7 @@ type run struct {
 
 	mu       sync.Mutex
 	members  map[member]bool   // guarded by mu; who is in a group now
+	aside    []*actor          // guarded by mu; who takes part beside the actors
 	schedule []fault           // guarded by mu; what was done
 	troubles map[string]string // guarded by mu; faults that could not be done
 }
@@ -179,6 +180,7 @@ func (r *run) talk(ctx context.Context, people *sync.WaitGroup) {
 	people.Go(func() { r.lie(ctx) })
 	people.Go(func() { r.uploadFiles(ctx) })
 	people.Go(func() { r.logins(ctx) })
+	people.Go(func() { r.slowOnes(ctx) })
 	for i, p := range r.pairs {
 		people.Go(func() { r.churnPair(ctx, i, p[0], p[1]) })
 	}
@@ -291,7 +293,7 @@ func (r *run) settle() {
 func (r *run) readAll() {
 	var wg sync.WaitGroup
 	turns := make(chan struct{}, 4)
-	for _, a := range r.actors {
+	for _, a := range r.everybody() {
 		wg.Go(func() {
 			turns <- struct{}{}
 			defer func() { <-turns }()

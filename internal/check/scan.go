@@ -27,7 +27,7 @@ func (r *run) scan() error {
 	if !slices.Contains(r.o.Tags, "failpoint") { // there they may be wanted
 		needles["the message of a panic"] = []byte("panic: ")
 	}
-	for _, a := range r.actors {
+	for _, a := range r.everybody() {
 		needles[fmt.Sprintf("the token of user %d", a.user.ID)] = []byte(a.user.Token)
 	}
 	for _, name := range r.system.processNames() {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -49,6 +50,9 @@ type DialOptions struct {
 	Header   http.Header
 	// ReadBuffer is the size of the connection's read buffer; default 4 KiB.
 	ReadBuffer int
+	// ReceiveBuffer is what the kernel may hold of what is not read yet; default:
+	// the kernel's.
+	ReceiveBuffer int
 }
 
 // writeLimit bounds one write.
@@ -88,6 +92,16 @@ func Dial(ctx context.Context, base, token string, opts DialOptions) (*Socket, e
 		size = 4 << 10
 	}
 	dialer := websocket.Dialer{ReadBufferSize: size, WriteBufferSize: 4 << 10, WriteBufferPool: writeBuffers, HandshakeTimeout: 10 * time.Second}
+	if opts.ReceiveBuffer > 0 {
+		dialer.NetDialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			var d net.Dialer
+			c, err := d.DialContext(ctx, network, addr)
+			if tcp, ok := c.(*net.TCPConn); ok {
+				_ = tcp.SetReadBuffer(opts.ReceiveBuffer)
+			}
+			return c, err
+		}
+	}
 	conn, resp, err := dialer.DialContext(ctx, u.String(), header) //nolint:bodyclose // the dialer has read what there is
 	if err != nil {
 		if resp != nil && errors.Is(err, websocket.ErrBadHandshake) {
