@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -59,6 +60,11 @@ func verdict(ctx context.Context, args []string) (*check.Verdict, error) {
 	f.StringVar(&o.Bundle, "bundle", "", "folder for the history and the reports")
 	f.BoolVar(&o.Keep, "keep", false, "keep history and logs of a green run")
 	f.DurationVar(&o.Bounds.HealthyP99, "healthy-p99", 0, "bound of pushes while nothing fails (default 200ms)")
+	f.BoolFunc("overload", "offer three times what the system takes in the end (default if people talk for 5m or longer)", func(s string) error {
+		on, err := strconv.ParseBool(s)
+		o.Overload = &on
+		return err
+	})
 	f.StringVar(&judge, "judge", "", "judge this history again; nothing is run")
 	f.StringVar(&page, "page", "", "with -judge: write the report as HTML here")
 	f.StringVar(&schedule, "schedule", "", "do the faults of this schedule again, as a bundle has it")

@@ -5,6 +5,7 @@ package check
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // disk is what only Linux has here.
@@ -20,3 +21,6 @@ func (s *system) unmountDisks()                               {}
 func (s *system) fillDisk(context.Context, *fault) error      { return errNotHere }
 func (s *system) exhaustFiles(context.Context, *fault) error  { return errNotHere }
 func (s *system) exhaustMemory(context.Context, *fault) error { return errNotHere }
+
+// ownTime is not known here.
+func ownTime() time.Duration { return 0 }

@@ -164,6 +164,13 @@ func correct() *story {
 	s.add(Event{Client: eve, Conn: 1, Type: imclient.Invoke, Op: OpGone})
 	s.wait(time.Second)
 	s.add(Event{Client: eve, Conn: 1, Op: OpGone})
+	for _, name := range []string{stagePeak, stageSurge, stageRest} {
+		s.add(Event{Type: imclient.Invoke, Op: OpStage, Text: name})
+		s.add(Event{Op: OpStage, Text: name})
+	}
+	s.add(Event{Client: gil, Op: OpCrowd})
+	s.add(Event{Client: gil, Type: imclient.Invoke, Op: imclient.OpSend, ClientID: 1, Channel: imclient.Private, To: dan})
+	s.add(Event{Client: gil, Type: imclient.Fail, Op: imclient.OpSend, ClientID: 1, Channel: imclient.Private, To: dan, Code: 500, Reason: "overloaded"})
 	s.ending([]sent{privates(ann, 1, 1), privates(bea, 1, 2), privates(ann, 2, 3), groups(cyd, 1, 1), groups(ann, 3, 2)})
 	s.add(Event{Client: ann, Op: OpFile, ClientID: 1, Text: "/files/a/x.bin", Reason: "its sum"})
 	return s
@@ -190,7 +197,7 @@ func explain(v *Verdict) string {
 func TestJudge_CorrectHistoryIsGreen(t *testing.T) {
 	v := Judge(correct().events, Bounds{})
 	require.True(t, v.Green(), explain(v))
-	require.Len(t, v.Results, 15)
+	require.Len(t, v.Results, 16)
 	for i, r := range v.Results {
 		require.Equal(t, fmt.Sprintf("I%d", i+1), r.ID)
 		require.Empty(t, r.Skipped, r.ID)
@@ -437,6 +444,9 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 			ev[find(t, ev, 1, is(OpToken, dan))].T += time.Second
 			return ev
 		}},
+		{"a send of an overload without an end", "I16", func(_ *testing.T, ev []Event) []Event {
+			return append(ev, Event{T: ev[len(ev)-1].T, Client: gil, ClientID: 9999, Type: imclient.Invoke, Op: imclient.OpSend})
+		}},
 		{"who vanished counts as online", "I15", func(t *testing.T, ev []Event) []Event {
 			ev[find(t, ev, 1, is(OpGone, eve))].T += time.Minute
 			return ev
@@ -452,7 +462,7 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 		})
 		seen[c.want] = true
 	}
-	require.Len(t, seen, 15, "an invariant without a violation in this table")
+	require.Len(t, seen, 16, "an invariant without a violation in this table")
 }
 
 // What looks odd and is allowed stays green.

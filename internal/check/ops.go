@@ -35,6 +35,9 @@ const (
 	OpBeside = "beside" // episode Conn of those: invoke, ok
 	OpGone   = "gone"   // connection Conn of Client lost its link: invoke, then ok when the server knew, fail: it does not know yet
 
+	OpCrowd = "crowd" // Client takes part in an overload
+	OpStage = "stage" // Text of an overload: invoke, then ok with the messages offered in Seq; ID the processor time in ns that the checker has used until then, of Code processors that it shares with the system
+
 	OpFault  = "fault"  // number Conn: invoke, ok when it is over; Text the target, Reason the kind
 	OpPhase  = "phase"  // Text begins
 	OpSample = "sample" // process Text: ID resident bytes, Seq goroutines, Code file descriptors
@@ -52,6 +55,7 @@ const (
 	PhaseWarm  = "warm-up"
 	PhaseFault = "faults"
 	PhaseHeal  = "heal"
+	PhaseSurge = "overload" // if one is made
 	PhaseQuiet = "quiesce"
 	PhaseRead  = "final reading"
 	PhaseEnd   = "end"

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -36,6 +37,9 @@ type Options struct {
 	Rate int
 	// Gap is the mean pause between two faults; default 600ms.
 	Gap time.Duration
+	// Overload makes an overload when people have stopped talking; nil: if they
+	// talk for five minutes at least, to a cluster of our own.
+	Overload *bool
 	// Bundle is the folder for the history, the report and what a failure leaves;
 	// default: a folder of .local/check, removed if the verdict is green.
 	Bundle string
@@ -73,6 +77,14 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// overloads reports whether an overload is made.
+func (o *Options) overloads() bool {
+	if o.Overload != nil {
+		return *o.Overload
+	}
+	return o.Base == "" && o.Duration >= overloadLong
+}
+
 // command is the line that repeats the run whose bundle is dir.
 func (o *Options) command(dir string) string {
 	var b strings.Builder
@@ -85,6 +97,9 @@ func (o *Options) command(dir string) string {
 	add("gap", o.Gap.String())
 	if o.Base != "" {
 		add("base", o.Base)
+	}
+	if o.Overload != nil {
+		fmt.Fprintf(&b, " -overload=%t", *o.Overload)
 	}
 	if o.Faults != "" {
 		add("faults", o.Faults)

@@ -31,6 +31,7 @@ type run struct {
 	mu       sync.Mutex
 	members  map[member]bool   // guarded by mu; who is in a group now
 	aside    []*actor          // guarded by mu; who takes part beside the actors
+	unread   []*actor          // guarded by mu; of those, who does not read everything in the end
 	schedule []fault           // guarded by mu; what was done
 	troubles map[string]string // guarded by mu; faults that could not be done
 }
@@ -138,6 +139,10 @@ func (r *run) perform(want func(kind, target string) bool) error {
 		a.current()
 	}
 	r.settle()
+	if r.o.overloads() {
+		r.phase(PhaseSurge)
+		r.overload()
+	}
 	r.phase(PhaseQuiet)
 	sleep(r.ctx, quiet)
 	if r.ctx.Err() != nil {
@@ -293,7 +298,7 @@ func (r *run) settle() {
 func (r *run) readAll() {
 	var wg sync.WaitGroup
 	turns := make(chan struct{}, 4)
-	for _, a := range r.everybody() {
+	for _, a := range r.readers() {
 		wg.Go(func() {
 			turns <- struct{}{}
 			defer func() { <-turns }()

@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -132,11 +133,18 @@ func (r *run) slowSetUp(ctx context.Context) *slowGroup {
 	return g
 }
 
-// everybody is who talks and who does so aside.
+// readers are all who read everything in the end: who talks, and who does so aside.
+func (r *run) readers() []*actor {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Concat(r.actors, r.aside)
+}
+
+// everybody is everybody whose messages are in the database.
 func (r *run) everybody() []*actor {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append(append([]*actor(nil), r.actors...), r.aside...)
+	return slices.Concat(r.actors, r.aside, r.unread)
 }
 
 // gateway is the address of a gateway, counted from 0, with nothing between: what
