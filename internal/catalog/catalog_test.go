@@ -18,7 +18,7 @@ import (
 
 // codes that may stand in an entry, by the public protocol.
 var (
-	restCodes = []int{401, 404, 405, 500, 1000, 1001, 1003}
+	restCodes = []int{401, 404, 405, 500, 507, 1000, 1001, 1003}
 	wsCodes   = []int{500, 1003}
 )
 

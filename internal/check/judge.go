@@ -54,7 +54,7 @@ func Judge(events []Event, b Bounds) *Verdict {
 		x.judgeLost(), x.judgeDuplicates(), x.judgeOrder(), x.judgeSessions(), x.judgePushes(), x.judgeSync())
 	v.Results = append(v.Results, x.judgeLiveness(b, v))
 	v.Results = append(v.Results,
-		x.judgeLeaks(), x.judgeAuthority(), x.judgePresence(b), x.judgeResources(b), x.judgeStore(), x.judgeUploads(),
+		x.judgeLeaks(), x.judgeAuthority(), x.judgePresence(b), x.judgeResources(b), x.judgeStore(), x.judgeUploads(b),
 		x.judgeLogins(b), x.judgeSlow(b), x.judgeOverload(b))
 	x.count(v)
 	return v

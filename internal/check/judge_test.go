@@ -439,6 +439,20 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 		{"a part of a file that was refused", "I13", func(_ *testing.T, ev []Event) []Event {
 			return append(ev, Event{T: ev[len(ev)-1].T, Type: imclient.Fail, Op: OpFile, Text: "0123", Reason: "7 bytes of 9"})
 		}},
+		{"no space, and not said so", "I13", func(_ *testing.T, ev []Event) []Event {
+			s := opening()
+			s.fault(1, DiskFull, "uploads", 10*time.Second)
+			s.wait(2 * time.Second)
+			s.add(Event{Client: ann, Type: imclient.Fail, Op: OpUpload, ClientID: 1, Code: 500})
+			return s.events
+		}},
+		{"said to have no space, with some", "I13", func(_ *testing.T, ev []Event) []Event {
+			s := opening()
+			s.fault(1, DiskFull, "mysql", 10*time.Second)
+			s.wait(2 * time.Second)
+			s.add(Event{Client: ann, Type: imclient.Fail, Op: OpUpload, ClientID: 1, Code: 507})
+			return s.events
+		}},
 		{"a token that is taken after its login ended", "I14", func(t *testing.T, ev []Event) []Event {
 			ev[find(t, ev, 1, is(OpToken, dan))].Type = imclient.OK
 			ev[find(t, ev, 1, is(OpToken, dan))].T += time.Second
@@ -564,6 +578,14 @@ func TestJudge_AllowedHistoriesAreGreen(t *testing.T) {
 				s.see(imclient.OpPush, user, 1, cyd, 1, imclient.Group, groupConv, groupConv, 1)
 			}
 			s.ending([]sent{groups(cyd, 1, 1)})
+			return s
+		},
+		"no space for a file, and said so": func() *story {
+			s := opening()
+			s.fault(1, DiskFull, "uploads", 10*time.Second)
+			s.wait(2 * time.Second)
+			s.add(Event{Client: ann, Type: imclient.Fail, Op: OpUpload, ClientID: 1, Code: 507})
+			s.ending(nil)
 			return s
 		},
 		"late while something failed": func() *story {

@@ -155,8 +155,9 @@ func download(ctx context.Context, target string) (string, error) {
 }
 
 // judgeUploads: a file that was accepted is there as it was sent; of one that
-// was not, nothing is.
-func (x *index) judgeUploads() Result {
+// was not, nothing is. Who is refused for want of space is told so, and nobody
+// else is.
+func (x *index) judgeUploads(b Bounds) Result {
 	r := Result{ID: "I13", Name: "an uploaded file is there whole, and no part of one"}
 	sums, refused := map[int64]string{}, 0
 	for i := range x.events {
@@ -166,6 +167,12 @@ func (x *index) judgeUploads() Result {
 			sums[e.ClientID] = e.Reason
 		case e.Op == OpUpload && e.Type == imclient.Fail:
 			refused++
+			switch full, only := x.uploadsFull(e.T); {
+			case e.Code == http.StatusInsufficientStorage && !full:
+				r.red("file %d was refused at %s for want of space, and there was some", e.ClientID, short(e.T))
+			case e.Code == http.StatusInternalServerError && only && !x.starved(b):
+				r.red("file %d was refused at %s, when there was no space, with code %d", e.ClientID, short(e.T), e.Code)
+			}
 		case e.Op == OpFile && e.Client == 0:
 			r.red("the file %s, which was never accepted, has %s", e.Text, e.Reason)
 		case e.Op == OpFile:
@@ -179,4 +186,18 @@ func (x *index) judgeUploads() Result {
 		r.Skipped = "no file was sent"
 	}
 	return r
+}
+
+// uploadsFull reports whether there was no space for uploads at t, and whether
+// nothing else failed then. What is asked for as the space goes or comes may meet
+// either.
+func (x *index) uploadsFull(t time.Duration) (full, only bool) {
+	for i := range x.faults {
+		f := &x.faults[i]
+		if f.Kind == DiskFull && f.Target == "uploads" && f.Begin <= t && t <= satAdd(f.End, aftermath) {
+			full = true
+			only = x.onlyFault(t, t) == f && f.Begin+time.Second <= t && t <= f.End
+		}
+	}
+	return full, only
 }

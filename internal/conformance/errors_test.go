@@ -33,7 +33,7 @@ func reasons(t *testing.T) map[string]struct {
 var elsewhere = map[string]string{
 	"internal": fault, "service_unavailable": fault, "outcome_unknown": fault, "auth_outcome_unknown": fault, "friend_outcome_unknown": fault,
 	"friend_change_pending": fault, "store_failed": fault, "store_unavailable": fault, "routes_unavailable": fault, "shutting_down": fault,
-	"mail_not_sent": fault, "id_allocator_behind": fault,
+	"mail_not_sent": fault, "id_allocator_behind": fault, "storage_full": fault,
 
 	"overloaded": limit, "auth_busy": limit, "group_busy": limit, "uploads_busy": limit, "auth_too_often": limit, "auth_too_many_ids": limit,
 	"friend_limit": limit, "friend_request_limit": limit, "friend_too_many_users": limit, "group_full": limit, "too_many_users": limit,

@@ -23,6 +23,9 @@ const formOverhead = 64 << 10
 // writePause is how long a client may leave a chunk of a file unread.
 const writePause = 30 * time.Second
 
+// reasonFull is that of an upload for which there is no space.
+const reasonFull = "storage_full"
+
 // uploadFile stores the part named file while it arrives; it is never whole in
 // memory.
 func uploadFile(c *call) (any, error) {
@@ -40,7 +43,7 @@ func uploadFile(c *call) (any, error) {
 	if im.ReasonOf(err) == "body_too_large" {
 		err = refuse("file_too_large")
 	}
-	if im.KindOf(err) == im.KindInvalid && im.ReasonOf(err) != "body_too_slow" {
+	if im.KindOf(err) == im.KindInvalid && im.ReasonOf(err) != "body_too_slow" || im.ReasonOf(err) == reasonFull {
 		b.drain()
 	}
 	if err != nil {
@@ -94,6 +97,8 @@ func (c *call) store(part *multipart.Part) (upload.File, error) {
 		return upload.File{}, refuse("file_empty")
 	case errors.Is(err, upload.ErrCut):
 		return upload.File{}, malformed(err)
+	case errors.Is(err, upload.ErrFull):
+		return upload.File{}, im.E(im.KindUnavailable, reasonFull, err)
 	case err != nil:
 		return upload.File{}, im.E(im.KindUnavailable, "service_unavailable", err)
 	}

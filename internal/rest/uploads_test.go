@@ -2,6 +2,7 @@ package rest
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"image/color"
 	"image/png"
@@ -15,13 +16,18 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"gocloud.dev/blob"
+	"gocloud.dev/blob/driver"
+	"gocloud.dev/gcerrors"
 
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/im"
+	"im-services/internal/upload"
 )
 
 // filePart is a multipart body with one file, named as browsers name it.
@@ -175,6 +181,29 @@ func TestUpload_Refusals(t *testing.T) {
 	e.on("ConversationService/RegisterUpload", &logicv1.RegisterUploadResponse{}, nil)
 	e.ok(e.upload("limit.bin", make([]byte, 1<<20)))
 	require.Equal(t, 1, files(t, e.dir))
+}
+
+// fullDisk has no room for a file.
+type fullDisk struct{ driver.Bucket }
+
+func (fullDisk) NewTypedWriter(context.Context, string, string, *driver.WriterOptions) (driver.Writer, error) {
+	return nil, &fs.PathError{Op: "open", Err: syscall.ENOSPC}
+}
+func (fullDisk) ErrorCode(error) gcerrors.ErrorCode { return gcerrors.Unknown }
+func (fullDisk) Close() error                       { return nil }
+
+// Where there is no space the refusal says so, to clients that are still sending
+// as well.
+func TestUpload_NoSpace(t *testing.T) {
+	store := upload.New(blob.NewBucket(fullDisk{}))
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
+	e := newEdge(t, func(d *Deps) { d.Uploads = store })
+	for _, size := range []int{1, 20 << 20} {
+		r := e.upload("x.bin", make([]byte, size))
+		require.Equal(t, 200, r.status, "refusals that people read")
+		e.refused(r, 507)
+	}
+	require.Empty(t, e.calls("ConversationService/RegisterUpload"))
 }
 
 func TestUpload_Busy(t *testing.T) {

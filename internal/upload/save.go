@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/url"
 	"strings"
+	"syscall"
 
 	"github.com/gabriel-vasile/mimetype"
 	"gocloud.dev/blob"
@@ -23,6 +24,7 @@ var (
 	ErrEmpty    = errors.New("upload: empty file")
 	ErrNotFound = errors.New("upload: no such file")
 	ErrCut      = errors.New("upload: the file was not received whole")
+	ErrFull     = errors.New("upload: no space is left")
 )
 
 // sniffLen is how much of a file decides what it is.
@@ -47,7 +49,7 @@ func Path(f File) string { return "/files/" + f.Key + "/" + url.PathEscape(f.Nam
 
 // Save stores what src holds, at most limit bytes, under a new key. When it
 // fails, or ctx ends before it returns, nothing is left behind. An error of src
-// is an ErrCut.
+// is an ErrCut; a store without space for the file an ErrFull.
 func (s *Store) Save(ctx context.Context, name string, src io.Reader, limit int64) (File, error) {
 	in := &source{Reader: src}
 	head, err := io.ReadAll(io.LimitReader(in, sniffLen))
@@ -72,7 +74,7 @@ func (s *Store) Save(ctx context.Context, name string, src io.Reader, limit int6
 		Metadata:                    map[string]string{nameKey: url.PathEscape(f.Name)},
 	})
 	if err != nil {
-		return File{}, fmt.Errorf("upload: write: %w", err)
+		return File{}, fmt.Errorf("upload: write: %w", noSpace(err))
 	}
 	sum := sha256.New()
 	whole := io.MultiReader(bytes.NewReader(head), in)
@@ -86,13 +88,22 @@ func (s *Store) Save(ctx context.Context, name string, src io.Reader, limit int6
 		if in.err != nil {
 			err = fmt.Errorf("%w: %w", ErrCut, in.err)
 		}
-		return File{}, fmt.Errorf("upload: copy: %w", err)
+		return File{}, fmt.Errorf("upload: copy: %w", noSpace(err))
 	}
 	if err := w.Close(); err != nil {
-		return File{}, fmt.Errorf("upload: finish: %w", err)
+		return File{}, fmt.Errorf("upload: finish: %w", noSpace(err))
 	}
 	sum.Sum(f.Sum[:0])
 	return f, nil
+}
+
+// noSpace makes an ErrFull of an error that says so: the disk is full, or the
+// share of it that is ours.
+func noSpace(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
 }
 
 // source remembers how reading failed, to tell that from failing to write.

@@ -38,6 +38,9 @@ type Store struct {
 	bucket *blob.Bucket
 }
 
+// New makes a Store of a bucket that is open, and closes it when it is closed.
+func New(b *blob.Bucket) *Store { return &Store{bucket: b} }
+
 // Open opens the bucket; a directory is made if it is missing. Close it.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
@@ -47,7 +50,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upload: open bucket: %w", err)
 	}
-	return &Store{bucket: b}, nil
+	return New(b), nil
 }
 
 func openBucket(ctx context.Context, where string) (*blob.Bucket, error) {

@@ -11,12 +11,16 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
 
 	"github.com/gabriel-vasile/mimetype"
 	"github.com/stretchr/testify/require"
+	"gocloud.dev/blob"
+	"gocloud.dev/blob/driver"
+	"gocloud.dev/gcerrors"
 )
 
 var serverStart = time.Now().Truncate(time.Second)
@@ -118,6 +122,61 @@ func contract(t *testing.T, s *Store, kept func() int) {
 
 	for _, key := range []string{"", "x", "../../etc/passwd", strings.Repeat("g", 32), strings.Repeat("0", 32)} {
 		require.ErrorIs(t, s.Serve(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil), key), ErrNotFound)
+	}
+}
+
+// full is a disk that takes some bytes and then no more.
+type full struct {
+	driver.Bucket
+
+	room int
+	left int // files that were not forgotten
+}
+
+func (f *full) NewTypedWriter(ctx context.Context, _, _ string, _ *driver.WriterOptions) (driver.Writer, error) {
+	if f.room < 0 {
+		return nil, &fs.PathError{Op: "open", Err: syscall.ENOSPC}
+	}
+	f.left++
+	return &fullWriter{f: f, ctx: ctx, room: f.room}, nil
+}
+
+func (f *full) ErrorCode(error) gcerrors.ErrorCode { return gcerrors.Unknown }
+func (f *full) Close() error                       { return nil }
+
+type fullWriter struct {
+	f    *full
+	ctx  context.Context
+	room int
+}
+
+func (w *fullWriter) Write(p []byte) (int, error) {
+	if len(p) > w.room {
+		return w.room, &fs.PathError{Op: "write", Err: syscall.EDQUOT}
+	}
+	w.room -= len(p)
+	return len(p), nil
+}
+
+// Close forgets the file if the context ended, and else has to write what
+// describes it.
+func (w *fullWriter) Close() error {
+	w.f.left--
+	if w.ctx.Err() != nil {
+		return w.ctx.Err()
+	}
+	return &fs.PathError{Op: "write", Err: syscall.ENOSPC}
+}
+
+func TestStore_NoSpace(t *testing.T) {
+	for name, room := range map[string]int{"at the beginning": -1, "in the middle": 100 << 10, "at the end": 2 << 20} {
+		disk := &full{room: room}
+		s := New(blob.NewBucket(disk))
+		_, err := s.Save(context.Background(), "x.bin", bytes.NewReader(make([]byte, 1<<20)), 1<<20)
+		require.ErrorIs(t, err, ErrFull, name)
+		require.NotErrorIs(t, err, ErrCut, name)
+		require.Zero(t, disk.left, name)
+		require.NoError(t, s.Close())
 	}
 }
 
