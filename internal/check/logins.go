@@ -81,27 +81,19 @@ func (l *login) connect(watched context.Context, at int) {
 		return // something fails: the other one may do
 	}
 	l.run.log.add(&e)
-	closed := make(chan error, 1)
-	go func() {
-		for {
-			if _, err := socket.Read(0); err != nil {
-				closed <- err
-				return
-			}
-		}
-	}()
-	e = Event{Client: l.user.ID, Conn: at + 1, Type: imclient.Info, Op: OpSocket}
-	select {
-	case err := <-closed:
-		if c, ok := errors.AsType[*imclient.CloseError](err); ok {
-			e.Code = c.Code
-		}
-		e.Reason = err.Error()
-	case <-watched.Done():
-		e.Type, e.Reason = imclient.Fail, "open"
+	defer socket.Cut()
+	stop := context.AfterFunc(watched, socket.Cut)
+	for err == nil {
+		_, err = socket.Read(0)
+	}
+	e = Event{Client: l.user.ID, Conn: at + 1, Type: imclient.Info, Op: OpSocket, Reason: err.Error()}
+	if c, ok := errors.AsType[*imclient.CloseError](err); ok {
+		e.Code = c.Code
+	}
+	if !stop() { // it was not the server
+		e.Type, e.Reason = imclient.Fail, ownEnd
 	}
 	l.run.log.add(&e)
-	socket.Cut()
 }
 
 // end ends the login and reports whether the server confirmed it.
