@@ -56,7 +56,7 @@ type Config struct {
 	OnFrame func(f *Frame)
 	// OnConnect is told that connection number n stands.
 	OnConnect func(n int)
-	// Record is told everything, for a history.
+	// Record is told everything, for a history. It must not call the Client.
 	Record func(e *Event)
 }
 
@@ -223,8 +223,9 @@ func (c *Client) post(ctx context.Context, m Outgoing, waiter chan Settled) (int
 	}
 	conn := c.conn
 	p.postedOn = conn
-	c.mu.Unlock()
+	// Under the lock: the answer must not be recorded first.
 	c.record(&Event{T: p.posted, Conn: conn, Type: Invoke, Op: OpSend, ClientID: id, Channel: max(m.Channel, Private), To: m.To, Text: m.Text})
+	c.mu.Unlock()
 	c.poke()
 	return id, nil
 }
