@@ -78,16 +78,16 @@ const (
 // readAll reads everything the actor may see, by a sync from nothing and by
 // history, and says so in the log.
 func (a *actor) readAll(ctx context.Context) {
-	final := syncSession{number: sessionFinal}
-	ok := a.insist(ctx, func() bool { return final.round(ctx, a) })
-	ok = a.insist(ctx, func() bool { return a.syncs.round(ctx, a) }) && ok
+	final, patience := syncSession{number: sessionFinal}, stumbles
+	ok := insist(ctx, &patience, func() bool { return final.round(ctx, a) })
+	ok = insist(ctx, &patience, func() bool { return a.syncs.round(ctx, a) }) && ok
 	read := map[target]bool{}
 	for _, t := range a.targets { // some are in the list twice, to be written to more often
 		if read[t] {
 			continue
 		}
 		read[t] = true
-		ok = a.insist(ctx, func() bool { return a.readHistory(ctx, t) }) && ok
+		ok = insist(ctx, &patience, func() bool { return a.readHistory(ctx, t) }) && ok
 	}
 	kind := imclient.OK
 	if !ok {
@@ -96,15 +96,22 @@ func (a *actor) readAll(ctx context.Context) {
 	a.run.log.add(&Event{Client: a.user.ID, Type: kind, Op: OpReadDone})
 }
 
-// insist tries a few times: a system that was just healed may stumble once.
-func (a *actor) insist(ctx context.Context, f func() bool) bool {
-	for range 5 {
-		if f() {
+// stumbles is how often reading may fail for one person and be tried again in the
+// end: a system that was just healed may stumble.
+const stumbles = 3
+
+// insist tries again while there is patience left.
+func insist(ctx context.Context, patience *int, f func() bool) bool {
+	for {
+		switch {
+		case f():
 			return true
+		case *patience == 0:
+			return false
 		}
+		*patience--
 		sleep(ctx, time.Second)
 	}
-	return false
 }
 
 func (a *actor) readHistory(ctx context.Context, t target) bool {

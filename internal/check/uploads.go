@@ -97,12 +97,13 @@ func upload(ctx context.Context, base, token, name string, content []byte) (wher
 // readUploads asks for every file that was accepted, and looks for parts of
 // others in the folder of an own cluster.
 func (r *run) readUploads() error {
+	patience := stumbles
 	for _, e := range r.log.all() {
 		if e.Op != OpUpload || e.Type != imclient.OK {
 			continue
 		}
 		found := Event{Client: e.Client, Type: imclient.Fail, Op: OpFile, ClientID: e.ClientID, Text: e.Text}
-		r.actors[0].insist(r.ctx, func() bool {
+		insist(r.ctx, &patience, func() bool {
 			var err error
 			if found.Reason, err = download(r.ctx, r.system.addresses[0]+e.Text); err != nil {
 				found.Reason = err.Error()

@@ -158,6 +158,7 @@ func (r *run) ask(mark string, online func(*actor) bool) {
 		}
 	}
 	for i, viewer := range r.actors {
+		patience := stumbles
 		for _, j := range []int{i + 1, i + 2, i + n - 1, i + n - 2} {
 			subject := r.actors[j%n]
 			if !online(viewer) || subject == viewer || mark != "" && online(subject) {
@@ -167,7 +168,7 @@ func (r *run) ask(mark string, online func(*actor) bool) {
 				Status int `json:"status"`
 			}
 			var err error
-			viewer.insist(r.ctx, func() bool {
+			insist(r.ctx, &patience, func() bool {
 				ctx, cancel := context.WithTimeout(r.ctx, callLimit)
 				defer cancel()
 				err = viewer.api.Call(ctx, http.MethodGet, "/api/friends/status/"+intText(subject.user.ID), url.Values{}, &out)

@@ -34,7 +34,6 @@ var faults = map[seeded.Bug]string{
 	seeded.NoUniqueKey:         "kill:logic-1,kill:logic-2,kill:gateway-1,kill:gateway-2",
 	seeded.NSQOnly:             "kill:nsqd,restart:nsqd",
 	seeded.CursorAutoIncrement: "kill:gateway-1,kill:gateway-2",
-	seeded.BlockingWrite:       "stall,thin",
 	seeded.CursorOnWrite:       clientLinks,
 	seeded.EpochIgnored:        "flush,kill-flush",
 	seeded.NoOutbox:            "strand",
