@@ -13,6 +13,7 @@ type syncSession struct {
 	number  int
 	epoch   string
 	cursors map[int64]int64
+	hole    bool // the last round ended at one, and so will all others
 }
 
 // callLimit bounds one call to the system.
@@ -23,6 +24,7 @@ func (s *syncSession) round(ctx context.Context, a *actor) bool {
 	if s.cursors == nil {
 		s.cursors = map[int64]int64{}
 	}
+	s.hole = false
 	a.run.log.add(&Event{Client: a.user.ID, Conn: s.number, Type: imclient.Invoke, Op: OpSynced})
 	for ctx.Err() == nil {
 		list := make([]imclient.Cursor, 0, len(s.cursors))
@@ -62,6 +64,7 @@ func (s *syncSession) round(ctx context.Context, a *actor) bool {
 			return true
 		}
 		if !moved { // as it is when a conversation has a hole
+			s.hole = true
 			a.run.log.add(&Event{Client: a.user.ID, Conn: s.number, Type: imclient.Fail, Op: OpSynced, Reason: "not complete, and nothing more comes"})
 			return false
 		}
@@ -79,8 +82,10 @@ const (
 // history, and says so in the log.
 func (a *actor) readAll(ctx context.Context) {
 	final, patience := syncSession{number: sessionFinal}, stumbles
-	ok := insist(ctx, &patience, func() bool { return final.round(ctx, a) })
-	ok = insist(ctx, &patience, func() bool { return a.syncs.round(ctx, a) }) && ok
+	ok := true
+	for _, s := range []*syncSession{&final, &a.syncs} {
+		ok = insist(ctx, &patience, func() bool { return s.round(ctx, a) || s.hole }) && !s.hole && ok
+	}
 	read := map[target]bool{}
 	for _, t := range a.targets { // some are in the list twice, to be written to more often
 		if read[t] {
