@@ -155,6 +155,22 @@ func (p *plan) draw() (fault, bool) {
 // hushFault is how long messages are lost before people fall silent.
 const hushFault = 3 * time.Second
 
+// early puts into the first half of a round what no short run should be without:
+// a gateway that sleeps, which shows whether it fences itself, and clients whose
+// link loses what is written to them, which shows what counts as received.
+func (p *plan) early() {
+	gateway := fmt.Sprintf("gateway-%d", 1+p.turn%2)
+	for _, f := range []fault{
+		{Kind: Pause, Target: gateway},
+		{Kind: []string{LoseFrom, Partition}[p.rng.IntN(2)], Target: "clients>" + gateway},
+	} {
+		at := p.rng.IntN(len(p.next)/2 + 1)
+		if p.want != nil && p.want(f.Kind, f.Target) && (slices.Contains(p.processes, f.Target) || slices.Contains(p.links, f.Target)) {
+			p.next = slices.Insert(p.next, at, f)
+		}
+	}
+}
+
 // twoEnds is how long people must talk for both kinds of silence to end it.
 const twoEnds = time.Minute
 
@@ -231,6 +247,7 @@ func (p *plan) deal() {
 		}
 	}
 	p.rng.Shuffle(len(p.next), func(i, j int) { p.next[i], p.next[j] = p.next[j], p.next[i] })
+	p.early()
 	if f, ok := p.hush(p.turn); ok {
 		p.next = append(p.next, f)
 	}

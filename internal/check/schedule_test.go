@@ -1,6 +1,7 @@
 package check
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -89,6 +90,18 @@ func TestPlan_RoundsAndTalksEndWithASilence(t *testing.T) {
 	require.Equal(t, Drop, plan("drop").ending(20 * time.Second)[0].Kind)
 	require.Empty(t, plan("kill").ending(2*time.Minute))
 	require.Empty(t, plan("all").ending(5*time.Second))
+}
+
+func TestPlan_ShortRunsHaveWhatTheyNeed(t *testing.T) {
+	for seed := range uint64(20) {
+		var slept, lost bool
+		for _, f := range drawn(t, seed, "all", 16) {
+			slept = slept || f.Kind == Pause && strings.HasPrefix(f.Target, "gateway-")
+			lost = lost || (f.Kind == LoseFrom || f.Kind == Partition) && strings.HasPrefix(f.Target, "clients>")
+		}
+		require.True(t, slept, "a gateway sleeps")
+		require.True(t, lost, "what is written to clients is lost")
+	}
 }
 
 func TestHush_HoldsPeopleBack(t *testing.T) {
