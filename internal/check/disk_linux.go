@@ -18,11 +18,12 @@ type disk struct {
 	dir  string
 }
 
-// disks are who gets one, and its size: MySQL's must hold all of a run.
+// disks are who gets one, and its size: what is not full on purpose must hold all
+// of a long run.
 var disks = []struct {
 	name string
 	size int64
-}{{"mysql", 6 << 30}, {"uploads", 24 << 20}, {"nsqd", 24 << 20}}
+}{{"mysql", 6 << 30}, {"uploads", 1 << 30}, {"nsqd", 24 << 20}}
 
 // mountLimit bounds making a file system.
 const mountLimit = 30 * time.Second

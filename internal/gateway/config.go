@@ -85,7 +85,7 @@ type Config struct {
 	// WatermarkChunk is how many connections are asked about at once. Default 1,000.
 	WatermarkChunk int `yaml:"watermark_chunk"`
 	// StallThreshold is the pause of this process after which it trusts nothing
-	// it was about to write. Default 4 s.
+	// it was about to write or has read: its clients may be elsewhere. Default 2 s.
 	StallThreshold time.Duration `yaml:"stall_threshold"`
 
 	// Issuer and Audience that access tokens must name. Default: token's.
@@ -138,7 +138,7 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.WatermarkInterval, 3*time.Second)
 	orDefault(&c.WatermarkDegraded, time.Second)
 	orDefault(&c.WatermarkChunk, 1_000)
-	orDefault(&c.StallThreshold, 4*time.Second)
+	orDefault(&c.StallThreshold, 2*time.Second)
 	orDefault(&c.KeysInterval, 30*time.Second)
 	orDefault(&c.RevocationInterval, 500*time.Millisecond)
 	orDefault(&c.DrainWindow, 5*time.Second)

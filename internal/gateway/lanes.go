@@ -27,6 +27,10 @@ const (
 	laneBackoffMin = 100 * time.Millisecond
 	laneBackoffMax = time.Second
 	maxPending     = 1 << 16
+	// laneMost is how many sends may be outstanding on a lane whose replica answers
+	// all the time: it is given more than it can store, and would refuse them itself
+	// at a higher price.
+	laneMost = 2048
 )
 
 // Replica is one instance of logic.
@@ -173,7 +177,7 @@ func (l *lanes) submit(p *pendingSend) error {
 	p.key = laneKey(p.send)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.count >= maxPending || l.bytes+p.size > l.s.cfg.PendingBytes {
+	if l.count >= maxPending || l.bytes+p.size > l.s.cfg.PendingBytes || l.count >= laneMost && l.floodedLocked(p.key) {
 		e := im.E(im.KindExhausted, "overloaded", nil)
 		e.RetryAfter = time.Second
 		return e
@@ -182,6 +186,18 @@ func (l *lanes) submit(p *pendingSend) error {
 	l.bytes += p.size
 	l.routeLocked(p)
 	return nil
+}
+
+// floodedLocked reports whether the lane for key has all it can take. One that is
+// silent has not: its sends may move on.
+func (l *lanes) floodedLocked(key string) bool {
+	var n *lane
+	if k := l.keys[key]; k != nil {
+		n = k.lane
+	} else {
+		n = l.pickLocked(fnv1a(key))
+	}
+	return n != nil && len(n.queue)+len(n.pending) >= laneMost && l.s.now()-n.heard < laneTick
 }
 
 // routeLocked puts p at the end of its lane's queue.

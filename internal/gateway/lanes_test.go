@@ -330,6 +330,38 @@ func TestG15_PendingIsBounded(t *testing.T) {
 	a.wait(1005, 2)
 }
 
+// TestG15_FloodedLaneRefusesHere: what a replica that answers cannot take is not
+// sent to it; while it is silent nothing is refused, for another may take over.
+func TestG15_FloodedLaneRefusesHere(t *testing.T) {
+	w := newWorld(t, testConfig())
+	l := w.srv.lanes
+	flooded := func(heard time.Duration, pending int) bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		n := l.pickLocked(fnv1a("p:34:35"))
+		was := n.heard
+		for i := range pending {
+			n.pending[uint64(i)] = nil
+		}
+		n.heard = l.s.now() - heard
+		defer func() {
+			clear(n.pending)
+			n.heard = was
+		}()
+		return l.floodedLocked("p:34:35")
+	}
+	w.eventually("the lane is up", func() bool { return w.laneOf("p:34:35") != "" })
+	for _, c := range []struct {
+		heard   time.Duration
+		pending int
+		want    bool
+	}{{0, laneMost - 1, false}, {0, laneMost, true}, {laneTick, laneMost, false}} {
+		if got := flooded(c.heard, c.pending); got != c.want {
+			t.Errorf("%d pending, silent for %v: flooded is %v", c.pending, c.heard, got)
+		}
+	}
+}
+
 // The window stops the reader, and so the client; nothing is lost.
 func TestWindowIsBackPressure(t *testing.T) {
 	cfg := testConfig()
