@@ -219,8 +219,23 @@ func nextNotBefore(user account, now time.Time) int64 {
 // endAll ends every login session of a user whose row is locked, and every
 // token issued before notBefore.
 func (s *Server) endAll(ctx context.Context, tx *sqlx.Tx, user account, notBefore int64, now time.Time) error {
+	// Beyond what notBefore covers there are tokens only if the clocks of replicas
+	// are far apart. Those are told by their sessions.
+	var sessions []string
+	if user.TokenAt >= notBefore {
+		if err := tx.SelectContext(ctx, &sessions, "SELECT id FROM login_sessions WHERE user_id = ? AND ended_at = 0", user.ID); err != nil {
+			return err
+		}
+	}
 	if err := endAllSessions(ctx, tx, user.ID, now); err != nil {
 		return err
+	}
+	for _, id := range sessions {
+		if err := insertRevocation(ctx, tx, revocation{
+			UserID: user.ID, SessionID: id, NotBefore: now.Unix(), ExpiresAt: revokedUntil(user, now),
+		}); err != nil {
+			return err
+		}
 	}
 	return insertRevocation(ctx, tx, revocation{
 		UserID: user.ID, NotBefore: notBefore, ExpiresAt: revokedUntil(user, now),

@@ -303,6 +303,21 @@ func TestG16_TokenOfAFastClockIsRevokedToo(t *testing.T) {
 	require.False(t, e.revoked(e.mustVerify(e.mustLogin(u.GetEmail()).GetAccessToken())), "and a new one counts at once")
 }
 
+// The replica that resets has a clock an hour behind the one that logged in: the
+// token is ended by its session, as no time can end it.
+func TestG16_TokenOfAClockFarAheadIsRevokedToo(t *testing.T) {
+	e := newEnv(t, debugMode)
+	u := e.newUser()
+	ahead := e.mustVerify(e.mustLogin(u.GetEmail()).GetAccessToken())
+	ahead.IssuedAt = ahead.IssuedAt.Add(time.Hour)
+	_, err := e.db.Exec("UPDATE users SET token_at = ? WHERE id = ?", ahead.IssuedAt.Unix(), u.GetId())
+	require.NoError(t, err)
+	_, err = e.ResetPassword(t.Context(), &authv1.ResetPasswordRequest{Email: u.GetEmail(), Code: "0000", Password: goodPassword})
+	require.NoError(t, err)
+	require.True(t, e.revoked(ahead))
+	require.False(t, e.revoked(e.mustVerify(e.mustLogin(u.GetEmail()).GetAccessToken())), "and a new one counts at once")
+}
+
 // A reader that polls with its cursor gets every revocation once, in order,
 // whatever the order of commits.
 func TestG16_RevocationFeedMissesNothing(t *testing.T) {
