@@ -124,6 +124,7 @@ test: ## every test, end-to-end and fault tests included
 	@code=0; export IM_REQUIRE_DEPS=1 IM_E2E=1; \
 	$(GO) test -p $(PACKAGES) $(TESTFLAGS) $$($(GO) list ./... | grep -v '/internal/e2e$$') || code=1; \
 	$(GO) test $(TESTFLAGS) $(E2E) || code=1; \
+	$(GO) test -count=1 -run 'TestIdleConnectionMemory' ./internal/gateway || code=1; \
 	$(GO) -C deploy/local vet ./... || code=1; \
 	exit $$code
 

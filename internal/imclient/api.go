@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"im-services/internal/wire"
 )
 
 // API speaks the HTTP part of the protocol to one base address, as one user or
@@ -168,17 +170,21 @@ func (a *API) AskFriend(ctx context.Context, user int64) (int64, error) {
 
 // FriendRequest is a friend request the caller made or was made to.
 type FriendRequest struct {
-	ID     int64 `json:"id"`
-	From   int64 `json:"form_id"`
-	To     int64 `json:"to_id"`
-	Status int   `json:"status"` // 0 waits, 1 accepted, 2 refused
+	ID, From, To int64
+	Status       int // 0 waits, 1 accepted, 2 refused
 }
 
 // FriendRequests lists the requests of both directions, newest first.
 func (a *API) FriendRequests(ctx context.Context) ([]FriendRequest, error) {
-	var list []FriendRequest
-	err := a.Call(ctx, http.MethodGet, "/api/friends/record", nil, &list)
-	return list, err
+	var rows []map[string]json.RawMessage
+	if err := a.Call(ctx, http.MethodGet, "/api/friends/record", nil, &rows); err != nil {
+		return nil, err
+	}
+	list := make([]FriendRequest, len(rows))
+	for i, r := range rows {
+		list[i] = FriendRequest{ID: integer(r[`id`]), From: integer(r[wire.SenderField]), To: integer(r[`to_id`]), Status: int(integer(r[`status`]))}
+	}
+	return list, nil
 }
 
 // AnswerFriend accepts or refuses a friend request.
@@ -247,42 +253,35 @@ func (a *API) Page(ctx context.Context, channel int, to, before int64, size int)
 	var mate struct {
 		Total int `json:"total"`
 	}
+	path, names := "/api/messages", privateRow
 	if channel == Group {
-		var page struct {
-			List []struct {
-				ID       int64  `json:"Id"`
-				Seq      int64  `json:"Seq"`
-				ClientID int64  `json:"ClientMessageId"`
-				From     int64  `json:"FormId"`
-				Type     int    `json:"MsgType"`
-				Text     string `json:"Message"`
-			} `json:"list"`
-			Mate any `json:"mate"`
-		}
-		page.Mate = &mate
-		err = a.Call(ctx, http.MethodGet, "/api/messages/groups", form, &page)
-		for _, r := range page.List {
-			rows = append(rows, Row(r))
-		}
-		return rows, mate.Total, err
+		path, names = "/api/messages/groups", groupRow
 	}
 	var page struct {
 		List []map[string]json.RawMessage `json:"list"`
 		Mate any                          `json:"mate"`
 	}
 	page.Mate = &mate
-	if err := a.Call(ctx, http.MethodGet, "/api/messages", form, &page); err != nil {
+	if err := a.Call(ctx, http.MethodGet, path, form, &page); err != nil {
 		return nil, 0, err
 	}
 	for _, r := range page.List {
-		row := Row{ID: integer(r[`id`]), Seq: integer(r[`seq`]), ClientID: integer(r[`msg_client_id`]), From: integer(r[`form_id`]), Type: int(integer(r[`msg_type`]))}
-		if err := json.Unmarshal(r[`msg`], &row.Text); err != nil {
+		row := Row{ID: integer(r[names.id]), Seq: integer(r[names.seq]), ClientID: integer(r[names.clientID]), From: integer(r[names.from]), Type: int(integer(r[names.kind]))}
+		if err := json.Unmarshal(r[names.text], &row.Text); err != nil {
 			return nil, 0, fmt.Errorf("imclient: history row: %w", err)
 		}
 		rows = append(rows, row)
 	}
 	return rows, mate.Total, nil
 }
+
+// rowNames are the members of a row of history.
+type rowNames struct{ id, seq, clientID, from, kind, text string }
+
+var (
+	privateRow = rowNames{"id", "seq", "msg_client_id", wire.SenderField, "msg_type", "msg"}
+	groupRow   = rowNames{"Id", "Seq", "ClientMessageId", wire.GroupRowSender, "MsgType", "Message"}
+)
 
 // History reads the whole of a conversation, oldest first.
 func (a *API) History(ctx context.Context, channel int, to int64) ([]Row, error) {

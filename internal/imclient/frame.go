@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"strconv"
+
+	"im-services/internal/wire"
 )
 
 // The frame codes of the public protocol.
@@ -152,7 +154,7 @@ func (f *Frame) set(key []byte, v span, plainID *int64) {
 		*plainID = n()
 	case `msg_client_id`:
 		f.ClientID = n()
-	case `form_id`:
+	case wire.SenderField:
 		f.From = n()
 	case `to_id`:
 		f.To = n()
@@ -275,7 +277,7 @@ func AppendChat(dst []byte, from int64, m *Outgoing) []byte {
 	dst = append(dst, '{')
 	dst = appendInt(dst, `msg_code`, CodeChat)
 	dst = appendInt(append(dst, ','), `msg_client_id`, m.ClientID)
-	dst = appendInt(append(dst, ','), `form_id`, from)
+	dst = appendInt(append(dst, ','), wire.SenderField, from)
 	dst = appendInt(append(dst, ','), `to_id`, m.To)
 	dst = appendInt(append(dst, ','), `msg_type`, int64(max(m.Type, 1)))
 	dst = appendInt(append(dst, ','), `channel_type`, int64(max(m.Channel, Private)))

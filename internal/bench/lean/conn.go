@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"im-services/internal/wire"
 )
 
 // WebSocket opcodes.
@@ -266,7 +268,7 @@ func (c *Conn) SendLocked(m *Chat) error {
 	c.begin()
 	b := append(c.out, `{"msg_code":200,"msg_client_id":`...)
 	b = strconv.AppendInt(b, m.ClientMsgID, 10)
-	b = append(b, `,"form_id":`...)
+	b = append(b, `,"`+wire.SenderField+`":`...)
 	b = strconv.AppendInt(b, m.From, 10)
 	b = append(b, `,"to_id":`...)
 	b = strconv.AppendInt(b, m.To, 10)

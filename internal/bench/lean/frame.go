@@ -1,6 +1,10 @@
 package lean
 
-import "bytes"
+import (
+	"bytes"
+
+	"im-services/internal/wire"
+)
 
 // Frame holds what the load generator needs of a frame from the server. Members
 // that are absent, or no integers where one is expected, are zero.
@@ -89,7 +93,7 @@ func (f *Frame) set(key, val []byte) {
 		f.Seq = integer(val)
 	case "conversation_id":
 		f.Conversation = integer(val)
-	case "form_id":
+	case wire.SenderField:
 		f.From = integer(val)
 	case "to_id":
 		f.To = integer(val)
