@@ -180,6 +180,11 @@ func (s *Server) end(ctx context.Context, tx *sqlx.Tx, user account, session str
 	if err != nil || !ended {
 		return err
 	}
+	return revokeSession(ctx, tx, user, session, now)
+}
+
+// revokeSession tells gateways that a login session has ended.
+func revokeSession(ctx context.Context, tx *sqlx.Tx, user account, session string, now time.Time) error {
 	return insertRevocation(ctx, tx, revocation{
 		UserID: user.ID, SessionID: session, NotBefore: now.Unix(), ExpiresAt: revokedUntil(user, now),
 	})
@@ -231,9 +236,7 @@ func (s *Server) endAll(ctx context.Context, tx *sqlx.Tx, user account, notBefor
 		return err
 	}
 	for _, id := range sessions {
-		if err := insertRevocation(ctx, tx, revocation{
-			UserID: user.ID, SessionID: id, NotBefore: now.Unix(), ExpiresAt: revokedUntil(user, now),
-		}); err != nil {
+		if err := revokeSession(ctx, tx, user, id, now); err != nil {
 			return err
 		}
 	}
