@@ -39,7 +39,9 @@ const (
 	// busPatience is how long a start waits for the bus: without it the gateway
 	// serves, with later pushes.
 	busPatience = 3 * time.Second
-	readyEvery  = 50 * time.Millisecond
+	// readyPatience is how long it waits for auth before it listens.
+	readyPatience = 3 * time.Second
+	readyEvery    = 10 * time.Millisecond
 )
 
 // safeMethods may be repeated when an instance is unavailable: they change
@@ -187,6 +189,13 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	// Who comes before tokens can be judged would be sent away; as long as nobody
+	// listens, another gateway gets him.
+	patience, cancel := context.WithTimeout(ctx, readyPatience)
+	if !waitReady(patience, srv) && ctx.Err() == nil {
+		tel.Log.Warn("auth is away: everybody is told so until it answers")
+	}
+	cancel()
 	addr, err := serve(ctx, b, cfg.Gateway, handler(srv, api), tel.Log)
 	if err != nil {
 		return err
@@ -261,17 +270,25 @@ func serve(ctx context.Context, b *boot.Boot, cfg gateway.Config, h http.Handler
 	return listeners[len(listeners)-1].Addr().String(), nil
 }
 
+// waitReady waits until srv can judge tokens, and reports whether it can.
+func waitReady(ctx context.Context, srv *gateway.Server) bool {
+	for !srv.Ready() {
+		select {
+		case <-time.After(readyEvery):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
 // announce makes the gateway known once it can work, and unknown when it stops.
 func announce(
 	ctx context.Context, srv *gateway.Server, consumer *bus.Consumer, registry *discovery.Registry,
 	tel *telemetry.Telemetry, id im.GatewayID, addr string,
 ) error {
-	for !srv.Ready() {
-		select {
-		case <-time.After(readyEvery):
-		case <-ctx.Done():
-			return nil
-		}
+	if !waitReady(ctx, srv) {
+		return nil
 	}
 	patience, cancel := context.WithTimeout(ctx, busPatience)
 	if err := consumer.WaitConnected(patience); err != nil && ctx.Err() == nil {

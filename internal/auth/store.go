@@ -282,10 +282,14 @@ func insertRevocation(ctx context.Context, tx *sqlx.Tx, r revocation) error {
 	return err
 }
 
+// clockSlack is how wrong the clock of a replica may be before it takes what still
+// matters to others for expired.
+const clockSlack = 2 * time.Hour
+
 func (s store) revocations(ctx context.Context, after int64, now time.Time, limit int) ([]revocation, error) {
 	var found []revocation
 	err := s.db.SelectContext(ctx, &found, `SELECT id, user_id, session_id, not_before, expires_at FROM revocations
-		WHERE id > ? AND expires_at > ? ORDER BY id LIMIT ?`, after, now.Unix(), limit)
+		WHERE id > ? AND expires_at > ? ORDER BY id LIMIT ?`, after, now.Add(-clockSlack).Unix(), limit)
 	return found, storeError(err)
 }
 
@@ -293,6 +297,7 @@ func (s store) revocations(ctx context.Context, after int64, now time.Time, limi
 // returns how many it deleted.
 func (s store) purge(ctx context.Context, now time.Time, limit int) (int64, error) {
 	var total int64
+	now = now.Add(-clockSlack)
 	for _, q := range []struct {
 		query string
 		until int64

@@ -411,7 +411,9 @@ func (r *replica) Presence(_ context.Context, req *logicv1.PresenceRequest) (*lo
 type fakeAuth struct {
 	authv1.AuthServiceClient
 	signer *token.Signer
+	kid    string
 	pub    ed25519.PublicKey
+	priv   ed25519.PrivateKey
 
 	mu          sync.Mutex
 	tickets     map[string]*authv1.Identity
@@ -428,7 +430,7 @@ func newFakeAuth(t testing.TB) *fakeAuth {
 		t.Fatal(err)
 	}
 	signer := token.NewSigner(testKid, priv, token.DefaultIssuer, token.DefaultAudience)
-	return &fakeAuth{signer: signer, pub: pub, tickets: map[string]*authv1.Identity{}}
+	return &fakeAuth{signer: signer, kid: testKid, pub: pub, priv: priv, tickets: map[string]*authv1.Identity{}}
 }
 
 func (a *fakeAuth) claims(user int64) token.Claims {
@@ -448,7 +450,7 @@ func (a *fakeAuth) token(t testing.TB, user int64) string {
 }
 
 func (a *fakeAuth) Keys(context.Context, *authv1.KeysRequest, ...grpc.CallOption) (*authv1.KeysResponse, error) {
-	return &authv1.KeysResponse{Keys: []*authv1.PublicKey{{Kid: testKid, Key: a.pub}}}, nil
+	return &authv1.KeysResponse{Keys: []*authv1.PublicKey{{Kid: a.kid, Key: a.pub}}}, nil
 }
 
 func (a *fakeAuth) Revocations(_ context.Context, req *authv1.RevocationsRequest, _ ...grpc.CallOption) (*authv1.RevocationsResponse, error) {

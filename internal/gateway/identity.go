@@ -23,9 +23,11 @@ type identity struct {
 	log      *slog.Logger
 	onRevoke func(*authv1.Revocation)
 
-	ready   atomic.Bool // the keys were fetched once
+	keyed   atomic.Bool // the keys were fetched once
+	polled  atomic.Bool // everything revoked before the start was fetched
 	fetchMu sync.Mutex  // one fetch at a time
-	fetched time.Time   // guarded by fetchMu
+	fetched time.Time   // guarded by fetchMu: the last attempt
+	fresh   bool        // guarded by fetchMu: it succeeded
 
 	mu       sync.RWMutex
 	sessions map[string]int64          // login session → Unix seconds until it matters
@@ -48,19 +50,28 @@ func newIdentity(cfg *Config, auth authv1.AuthServiceClient, log *slog.Logger, o
 	}
 }
 
-// verify judges an access token.
+// ready reports whether tokens can be judged.
+func (d *identity) ready() bool { return d.keyed.Load() && d.polled.Load() }
+
+var errNotReady = errors.New("gateway: neither keys nor revocations are known yet")
+
+// verify judges an access token. What cannot be told is unavailable, not refused:
+// clients throw away a token that is refused.
 func (d *identity) verify(ctx context.Context, raw string) (token.Claims, error) {
+	if !d.ready() {
+		return token.Claims{}, im.E(im.KindUnavailable, "service_unavailable", errNotReady)
+	}
 	claims, err := d.verifier.Verify(raw)
 	if errors.Is(err, token.ErrUnknownKey) {
-		// A key newer than ours, or a forgery: look, but not too often.
-		if d.fetchKeys(ctx, time.Second) {
-			claims, err = d.verifier.Verify(raw)
+		// A key newer than ours, or a forgery: look, but not too often. Somebody else
+		// may have looked meanwhile, so it is judged again in any case.
+		fresh := d.fetchKeys(ctx, time.Second)
+		claims, err = d.verifier.Verify(raw)
+		if errors.Is(err, token.ErrUnknownKey) && !fresh {
+			return token.Claims{}, im.E(im.KindUnavailable, "service_unavailable", err)
 		}
 	}
 	if err != nil {
-		if !d.ready.Load() { // we cannot tell good from bad
-			return token.Claims{}, im.E(im.KindUnavailable, "service_unavailable", err)
-		}
 		return token.Claims{}, err
 	}
 	if d.revoked(&claims) {
@@ -79,15 +90,15 @@ func (d *identity) revoked(c *token.Claims) bool {
 	return ok && c.IssuedAt.Unix() < u.notBefore
 }
 
-// fetchKeys fetches the keys unless that was done less than age ago; it reports
-// whether they were fetched now.
+// fetchKeys fetches the keys unless that was tried less than age ago; it reports
+// whether those known now are the ones of then.
 func (d *identity) fetchKeys(ctx context.Context, age time.Duration) bool {
 	d.fetchMu.Lock()
 	defer d.fetchMu.Unlock()
 	if !d.fetched.IsZero() && time.Since(d.fetched) < age {
-		return false
+		return d.fresh
 	}
-	d.fetched = time.Now()
+	d.fetched, d.fresh = time.Now(), false
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	r, err := d.auth.Keys(ctx, &authv1.KeysRequest{})
@@ -100,14 +111,15 @@ func (d *identity) fetchKeys(ctx context.Context, age time.Duration) bool {
 		keys[k.GetKid()] = ed25519.PublicKey(k.GetKey())
 	}
 	d.verifier.SetKeys(keys)
-	d.ready.Store(true)
+	d.keyed.Store(true)
+	d.fresh = true
 	return true
 }
 
 func (d *identity) runKeys(ctx context.Context, interval time.Duration) {
 	for {
 		pause := interval
-		if !d.fetchKeys(ctx, 0) && !d.ready.Load() {
+		if !d.fetchKeys(ctx, 0) && !d.keyed.Load() {
 			pause = min(interval, 200*time.Millisecond)
 		}
 		select {
@@ -120,22 +132,40 @@ func (d *identity) runKeys(ctx context.Context, interval time.Duration) {
 
 func (d *identity) runRevocations(ctx context.Context, interval time.Duration) {
 	for n := 0; ; n++ {
-		if err := d.poll(ctx); err != nil && n%60 == 0 && ctx.Err() == nil {
-			d.log.Warn("cannot poll revocations", "err", err)
+		pause := interval
+		if err := d.pollAll(ctx); err == nil {
+			d.polled.Store(true)
+		} else if ctx.Err() == nil {
+			if n%60 == 0 {
+				d.log.Warn("cannot poll revocations", "err", err)
+			}
+			if !d.polled.Load() {
+				pause = min(interval, 200*time.Millisecond)
+			}
 		}
 		if n%1000 == 0 {
 			d.forget(time.Now())
 		}
 		select {
-		case <-time.After(interval):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// poll takes what was revoked since the last time.
-func (d *identity) poll(ctx context.Context) error {
+// pollAll takes everything that was revoked since the last time.
+func (d *identity) pollAll(ctx context.Context) error {
+	for {
+		n, err := d.poll(ctx)
+		if err != nil || n == 0 {
+			return err
+		}
+	}
+}
+
+// poll takes as much of it as comes in one answer, and says how much.
+func (d *identity) poll(ctx context.Context) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	d.mu.RLock()
@@ -143,7 +173,7 @@ func (d *identity) poll(ctx context.Context) error {
 	d.mu.RUnlock()
 	r, err := d.auth.Revocations(ctx, &authv1.RevocationsRequest{After: after})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, v := range r.GetRevocations() {
 		d.mu.Lock()
@@ -159,12 +189,16 @@ func (d *identity) poll(ctx context.Context) error {
 		d.mu.Unlock()
 		d.onRevoke(v)
 	}
-	return nil
+	return len(r.GetRevocations()), nil
 }
+
+// clockSlack is how far our clock may be ahead for a while without a revocation
+// being forgotten that matters again when it is right.
+const clockSlack = 2 * time.Hour
 
 // forget drops revocations that can hit no live token any more.
 func (d *identity) forget(now time.Time) {
-	past := now.Add(-2 * token.DefaultLeeway).Unix()
+	past := now.Add(-clockSlack).Unix()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for k, until := range d.sessions {

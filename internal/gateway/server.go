@@ -146,8 +146,9 @@ func New(deps Deps) (*Server, error) {
 // now is the time since the server started; it never jumps.
 func (s *Server) now() time.Duration { return time.Since(s.start) }
 
-// Ready reports whether tokens can be judged: auth's keys were fetched once.
-func (s *Server) Ready() bool { return s.identity.ready.Load() }
+// Ready reports whether tokens can be judged: auth's keys and revocations were
+// fetched once.
+func (s *Server) Ready() bool { return s.identity.ready() }
 
 // Verify judges an access token, for the HTTP API: signature, life and
 // revocation. It asks nobody unless the token names a key newer than those known.

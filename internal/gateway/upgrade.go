@@ -75,7 +75,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(http.StatusTooManyRequests, "rate_limited")
 		return
 	}
-	if !s.identity.ready.Load() {
+	if !s.identity.ready() {
 		fail(http.StatusServiceUnavailable, "service_unavailable")
 		return
 	}
