@@ -36,10 +36,12 @@ type conn struct {
 	heard   atomic.Int64 // when bytes last came in, time since Server.start
 	leaving atomic.Bool  // closes once its sends are answered; hears nothing new
 
-	// Reader goroutine only: a token bucket, and how many frames it refused in a row.
-	tokens   float64
-	tokensAt time.Duration
-	refused  int
+	// Reader goroutine only: a token bucket, how many frames it refused in a row, and
+	// whether the last send was too much for logic.
+	tokens     float64
+	tokensAt   time.Duration
+	refused    int
+	overloaded bool
 
 	mu sync.Mutex // guards the following fields
 	// stopped: nothing more is read from or delivered to this connection.
@@ -64,8 +66,18 @@ func (c *conn) pb() *logicv1.Conn {
 	return &logicv1.Conn{UserId: int64(c.user), ConnId: int64(c.id), Platform: int32(c.platform), SinceMs: c.sinceMS.Load()}
 }
 
+// overloadPause is how long a connection is not read after one of its sends was
+// too much for logic. Whoever goes on regardless is then read in bites of many
+// frames, and refused in as few writes: one at a time, refusing him would take from
+// the others what is refused him.
+const overloadPause = 20 * time.Millisecond
+
 // Read is what the frame reader reads from: it notes when bytes came in.
 func (c *conn) Read(p []byte) (int, error) {
+	if c.overloaded {
+		c.overloaded = false
+		time.Sleep(overloadPause)
+	}
 	n, err := c.nc.Read(p)
 	if n > 0 {
 		c.heard.Store(int64(c.s.now()))

@@ -94,6 +94,7 @@ func (c *conn) chat(in *wire.Inbound) {
 		err = c.s.lanes.submit(&pendingSend{send: send, size: size, conn: c, at: c.s.now()})
 	}
 	if err != nil {
+		c.overloaded = im.KindOf(err) == im.KindExhausted
 		c.refuse(in, err)
 		c.answered(size)
 	}
