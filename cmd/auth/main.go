@@ -27,7 +27,16 @@ func main() {
 		health  = flag.Bool("health", false, "ask the running instance whether it is ready, and exit")
 		rotate  = flag.Bool("rotate-key", false, "add a signing key that signs in a minute, and exit; nobody is logged out")
 		replace = flag.Bool("replace-keys", false, "replace all signing keys after a leak, and exit; every access token ends")
+		ban     struct {
+			who  string
+			lift bool
+		}
 	)
+	flag.StringVar(&ban.who, "ban", "", "end all logins of the `user` with this e-mail address or id and let him log in no more, and exit")
+	flag.Func("unban", "let a banned `user` log in again, and exit", func(who string) error {
+		ban.who, ban.lift = who, true
+		return nil
+	})
 	flag.Parse()
 	boot.Main(func(ctx context.Context, b *boot.Boot) error {
 		var cfg Config
@@ -41,6 +50,8 @@ func main() {
 			return applyMigrations(ctx, cfg)
 		case *rotate || *replace:
 			return changeKeys(ctx, cfg, *replace)
+		case ban.who != "":
+			return changeBan(ctx, cfg, ban.who, ban.lift)
 		}
 		return run(ctx, b, cfg)
 	})
@@ -69,6 +80,23 @@ func changeKeys(ctx context.Context, cfg Config, replace bool) error {
 	}
 	if err == nil {
 		slog.InfoContext(ctx, "new signing key", "kid", kid)
+	}
+	return err
+}
+
+func changeBan(ctx context.Context, cfg Config, who string, lift bool) error {
+	db, err := database.Open(ctx, cfg.Database)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	change, done := auth.Ban, "banned: all login sessions ended"
+	if lift {
+		change, done = auth.Unban, "may log in again"
+	}
+	user, err := change(ctx, db, who)
+	if err == nil {
+		slog.InfoContext(ctx, done, "user_id", int64(user))
 	}
 	return err
 }

@@ -203,7 +203,7 @@ func (s *Server) resetPassword(ctx context.Context, in *authv1.ResetPasswordRequ
 		if _, err := tx.ExecContext(ctx, "UPDATE users SET password = ?, not_before = ? WHERE id = ?", hash, notBefore, a.ID); err != nil {
 			return err
 		}
-		return s.endAll(ctx, tx, a, notBefore, now)
+		return endAll(ctx, tx, a, notBefore, now)
 	})
 	if err != nil {
 		return err

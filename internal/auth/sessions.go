@@ -56,8 +56,11 @@ type grant struct {
 }
 
 // begin starts a login session of a user whose row the transaction has locked
-// as a, and accounts for the tokens it is going to get.
+// as a, unless he is banned, and accounts for the tokens it is going to get.
 func (s *Server) begin(ctx context.Context, tx *sqlx.Tx, a account, newPassword string) (grant, error) {
+	if a.BannedAt != 0 {
+		return grant{}, im.E(im.KindForbidden, "account_banned", nil)
+	}
 	now := time.Now()
 	g := grant{session: newSessionID(), sessionEnd: now.Add(s.cfg.SessionTTL)}
 	if err := insertSession(ctx, tx, g.session, a.ID, now, g.sessionEnd); err != nil {
@@ -223,7 +226,7 @@ func nextNotBefore(user account, now time.Time) int64 {
 
 // endAll ends every login session of a user whose row is locked, and every
 // token issued before notBefore.
-func (s *Server) endAll(ctx context.Context, tx *sqlx.Tx, user account, notBefore int64, now time.Time) error {
+func endAll(ctx context.Context, tx *sqlx.Tx, user account, notBefore int64, now time.Time) error {
 	// Beyond what notBefore covers there are tokens only if the clocks of replicas
 	// are far apart. Those are told by their sessions.
 	var sessions []string

@@ -32,6 +32,7 @@ type account struct {
 	NotBefore   int64          `db:"not_before"`    // Unix s: tokens issued earlier do not count
 	TokenAt     int64          `db:"token_at"`      // Unix s: when the latest token was issued
 	TokenUntil  int64          `db:"token_until"`   // Unix s: when the last token ends
+	BannedAt    int64          `db:"banned_at"`     // Unix ms; 0: not banned
 }
 
 // email returns the address that others see.
@@ -43,7 +44,7 @@ func (a account) email() string {
 }
 
 const accountColumns = `id, name, name_key, email, shown_email, password, avatar, bio, sex, age, client_type,
-	is_bot, created_at, last_login_at, not_before, token_at, token_until`
+	is_bot, created_at, last_login_at, not_before, token_at, token_until, banned_at`
 
 // errNoRow: no row has the key.
 var errNoRow = errors.New("auth: no such row")

@@ -9,8 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jmoiron/sqlx"
 	"github.com/stretchr/testify/require"
 
+	"im-services/internal/auth"
 	"im-services/internal/imclient"
 )
 
@@ -41,6 +43,19 @@ func TestG16_TheEndOfALoginIsKnownAtBothGateways(t *testing.T) {
 			return api(1).Call(ctx, http.MethodPost, "/api/auth/resetPassword", url.Values{
 				"email": {u.Email}, "code": {"1234"}, "password": {"another1"}, "password_repeat": {"another1"},
 			}, nil)
+		}, true},
+		{"ban", func(ctx context.Context, u *someone) error {
+			dsn, err := system.DSN("im_auth")
+			if err != nil {
+				return err
+			}
+			db, err := sqlx.Open("mysql", dsn)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = db.Close() }()
+			_, err = auth.Ban(ctx, db, u.Email)
+			return err
 		}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
