@@ -76,6 +76,7 @@ type index struct {
 	phases  []Phase
 	slow    map[int64]string // who reads little, or floods, by kind
 	pushed  []pushed         // by judgeLiveness
+	lags    []*Event         // by lagBetween
 	linger  time.Duration    // how long the attempts of a gone connection do
 	end     time.Duration
 	quietAt time.Duration // when everything was healed and settled, forever if never

@@ -78,9 +78,9 @@ func (x *index) judgeLiveness(b Bounds, v *Verdict) Result {
 				r.Checked++
 				took := max(0, got.at-s.done)
 				worst = max(worst, took)
-				if after := max(0, got.at-max(s.done, x.lastFault(s.done, got.at))); after > b.Late+lag.Max {
+				if after := max(0, got.at-max(s.done, x.lastFault(s.done, got.at))); after > b.Late && after > b.Late+x.lagBetween(s.done, got.at) {
 					r.red("%s, %s, acknowledged at %s, reached user %d after %s", s, p, short(s.done), user, short(took))
-				} else if f := x.onlyFault(s.done, got.at); f != nil && faultBound(f) > 0 && took > faultBound(f)+lag.Max {
+				} else if f := x.onlyFault(s.done, got.at); f != nil && faultBound(f) > 0 && took > faultBound(f) && took > faultBound(f)+x.lagBetween(s.done, got.at) {
 					r.red("%s, %s, acknowledged at %s during fault %d (%s %s), reached user %d after %s; the bound is %s",
 						s, p, short(s.done), f.Number, f.Kind, f.Target, user, short(took), faultBound(f))
 				}

@@ -21,9 +21,12 @@ const (
 // and its sockets are closed, at every gateway, within the bounds of G16.
 func (x *index) judgeLogins(b Bounds) Result {
 	r := Result{ID: "I14", Name: "an ended login ends everywhere"}
-	late := x.lagMax()
+	var late time.Duration
 	if x.starved(b) {
-		late += lingering
+		late = lingering
+	}
+	tooLate := func(at, bound, end time.Duration) bool {
+		return at > bound+late && at > bound+late+x.lagBetween(end, at)
 	}
 	ended := map[int64]time.Duration{}
 	for i := range x.events {
@@ -40,7 +43,7 @@ func (x *index) judgeLogins(b Bounds) Result {
 		switch {
 		case e.Op == OpSocket && e.Type != imclient.OK:
 			r.Checked++
-			if e.T > x.endedBy(e.Conn, end, socketClosed)+late {
+			if tooLate(e.T, x.endedBy(e.Conn, end, socketClosed), end) {
 				what := "closed"
 				if e.Type == imclient.Fail {
 					what = "still open"
@@ -49,7 +52,7 @@ func (x *index) judgeLogins(b Bounds) Result {
 			}
 		case e.Op == OpToken:
 			r.Checked++
-			if e.Type == imclient.OK && e.T > x.endedBy(e.Conn, end, tokenRefused)+late {
+			if e.Type == imclient.OK && tooLate(e.T, x.endedBy(e.Conn, end, tokenRefused), end) {
 				r.red("gateway %d took the token of user %d for %s %s after his login ended", e.Conn, e.Client, e.Text, short(e.T-end))
 			}
 		}

@@ -122,12 +122,12 @@ func TestJudge_EndedLogins(t *testing.T) {
 			s.endLogin(dan, 29*time.Second, 31*time.Second)
 		}, 2},
 		{"a machine that is too slow", func(s *story) {
-			s.add(Event{Op: OpLag, Seq: int64(time.Second)})
 			s.endLogin(dan, 11900*time.Millisecond, 12900*time.Millisecond)
+			s.add(Event{Op: OpLag, Seq: int64(time.Second)})
 		}, 0},
 		{"even for that", func(s *story) {
-			s.add(Event{Op: OpLag, Seq: int64(time.Second)})
 			s.endLogin(dan, 12100*time.Millisecond, 13100*time.Millisecond)
+			s.add(Event{Op: OpLag, Seq: int64(time.Second)})
 		}, 3},
 	}
 	for _, c := range cases {

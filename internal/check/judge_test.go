@@ -380,6 +380,19 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 			ev[find(t, ev, 0, is(imclient.OpPush, bea))].From = cyd
 			return ev
 		}},
+		{"late, and the checker was late at another time only", "I7", func(t *testing.T, ev []Event) []Event {
+			s := opening()
+			s.add(Event{Op: OpLag, Seq: int64(5 * time.Second)})
+			s.wait(time.Minute)
+			s.invoke(ann, 1, imclient.Private, bea)
+			s.ack(ann, 1, imclient.Private, bea, privateConv, 1)
+			s.wait(12 * time.Second)
+			s.see(imclient.OpPush, bea, 1, ann, 1, imclient.Private, bea, privateConv, 1)
+			s.wait(2 * time.Minute)
+			s.add(Event{Op: OpLag, Seq: int64(5 * time.Second)})
+			s.ending([]sent{privates(ann, 1, 1)})
+			return s.events
+		}},
 		{"a token in a log", "I8", func(t *testing.T, ev []Event) []Event {
 			return append(ev, Event{Type: imclient.OK, Op: OpLeak, Text: "gateway-1.log", Reason: "the token of user 1"})
 		}},
@@ -586,6 +599,16 @@ func TestJudge_AllowedHistoriesAreGreen(t *testing.T) {
 			s.wait(2 * time.Second)
 			s.add(Event{Client: ann, Type: imclient.Fail, Op: OpUpload, ClientID: 1, Code: 507})
 			s.ending(nil)
+			return s
+		},
+		"late while the checker was": func() *story {
+			s := opening()
+			s.invoke(ann, 1, imclient.Private, bea)
+			s.ack(ann, 1, imclient.Private, bea, privateConv, 1)
+			s.wait(12 * time.Second)
+			s.see(imclient.OpPush, bea, 1, ann, 1, imclient.Private, bea, privateConv, 1)
+			s.add(Event{Op: OpLag, Seq: int64(5 * time.Second)})
+			s.ending([]sent{privates(ann, 1, 1)})
 			return s
 		},
 		"late while something failed": func() *story {

@@ -1,6 +1,8 @@
 package check
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"im-services/internal/imclient"
@@ -143,12 +145,35 @@ func (x *index) starved(b Bounds) bool {
 	return quantiles(lags).P99 > b.MaxLag
 }
 
-func (x *index) lagMax() time.Duration {
-	var m int64
-	for i := range x.events {
-		if x.events[i].Op == OpLag {
-			m = max(m, x.events[i].Seq)
+// lagMax is by how much a timer of the checker was late at most.
+func (x *index) lagMax() time.Duration { return x.lagBetween(0, forever) }
+
+// lagBetween is by how much a timer of the checker was late at most in from..to:
+// so much later than it happened may anything have been noticed.
+func (x *index) lagBetween(from, to time.Duration) time.Duration {
+	if x.lags == nil {
+		x.lags = []*Event{}
+		for i := range x.events {
+			if x.events[i].Op == OpLag {
+				x.lags = append(x.lags, &x.events[i])
+			}
 		}
 	}
-	return time.Duration(m)
+	// Each tells the worst of the time since the one before.
+	first, _ := slices.BinarySearchFunc(x.lags, from, func(e *Event, t time.Duration) int { return cmp.Compare(e.T, t) })
+	var worst time.Duration
+	for _, e := range x.lags[first:] {
+		late := time.Duration(e.Seq)
+		if e.T-late > satAdd(to, 10*lagEvery) {
+			if e.T-to > maxLate {
+				break
+			}
+			continue
+		}
+		worst = max(worst, late)
+	}
+	return worst
 }
+
+// maxLate bounds how far back the lateness of a timer is looked for.
+const maxLate = time.Minute
