@@ -58,6 +58,10 @@ type pendingSend struct {
 	sent   bool          // some replica may have got it: the outcome may be unknown
 	// moved: another replica had it before, and may still store it.
 	moved bool
+	// later are the sends of the same connection to the same conversation after this
+	// one that some replica had as well, by client_msg_id: they may be stored, and this
+	// one refused, without our having heard of either.
+	later []int64
 }
 
 // lanes carries the connections' sends to the logic replicas: one lane, that is
@@ -254,6 +258,7 @@ func (l *lanes) breakLocked(n *lane, life int) {
 	}
 	slices.SortFunc(moved, func(a, b *pendingSend) int { return cmp.Compare(a.ref, b.ref) })
 	moved = append(moved, n.queue...)
+	noteLater(moved)
 	clear(n.pending)
 	n.queue = nil
 	for key, k := range l.keys {
@@ -266,6 +271,23 @@ func (l *lanes) breakLocked(n *lane, life int) {
 	}
 	for _, p := range moved {
 		l.routeLocked(p)
+	}
+}
+
+// noteLater tells each of the moved sends, which are in order, what came after it.
+func noteLater(moved []*pendingSend) {
+	type source struct {
+		conn *conn
+		key  string
+	}
+	later := map[source][]int64{}
+	for i := len(moved) - 1; i >= 0; i-- {
+		p := moved[i]
+		from := source{p.conn, p.key}
+		p.later = slices.Clone(later[from])
+		if p.sent {
+			later[from] = append(later[from], p.send.GetClientMsgId())
+		}
 	}
 }
 
@@ -398,7 +420,7 @@ func (l *lanes) write(ctx context.Context, n *lane, life int, st logicv1.Message
 				p.ref, p.sent = n.ref, true
 				n.pending[p.ref] = p
 				size += p.size
-				batch = append(batch, &logicv1.StreamSend{Ref: p.ref, Send: p.send})
+				batch = append(batch, &logicv1.StreamSend{Ref: p.ref, Send: p.send, Later: p.later})
 			}
 			if len(batch) == len(n.queue) {
 				clear(n.queue)

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -160,6 +161,27 @@ func TestG5_OrderAcrossAFailover(t *testing.T) {
 		}
 	}
 	_ = r2
+}
+
+// TestG5_MovedSendsNameWhatCameAfterThem: of the same connection and conversation,
+// and only what a replica may have stored.
+func TestG5_MovedSendsNameWhatCameAfterThem(t *testing.T) {
+	one, two := new(conn), new(conn)
+	send := func(c *conn, to, id int64, sent bool) *pendingSend {
+		p := &pendingSend{conn: c, sent: sent, send: &logicv1.Send{SenderId: 34, ToId: to, ClientMsgId: id}}
+		p.key = laneKey(p.send)
+		return p
+	}
+	moved := []*pendingSend{
+		send(one, 35, 1, true), send(two, 35, 2, true), send(one, 36, 3, true),
+		send(one, 35, 4, true), send(one, 35, 5, true), send(one, 35, 6, false),
+	}
+	noteLater(moved)
+	for i, want := range [][]int64{{5, 4}, nil, nil, {5}, nil, nil} {
+		if !slices.Equal(moved[i].later, want) {
+			t.Errorf("after %d came %v, not %v", moved[i].send.GetClientMsgId(), want, moved[i].later)
+		}
+	}
 }
 
 // TestG5_ReturningReplicaDoesNotOvertake: a conversation with sends outstanding

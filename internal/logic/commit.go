@@ -149,7 +149,7 @@ func (s *store) storeLocked(ctx context.Context, batch []*sendReq, ids []im.Conv
 			return err
 		}
 		s.authorise(plan)
-		if checkDup || plan.anyRefused() {
+		if checkDup || plan.anyRefused() || plan.anyMoved() {
 			if err := findDuplicates(ctx, tx, plan); err != nil {
 				return err
 			}
@@ -210,6 +210,12 @@ type repeat struct{ index, of int }
 
 func (p *batchPlan) anyRefused() bool {
 	return slices.ContainsFunc(p.outcomes, func(o outcome) bool { return o.err != nil })
+}
+
+// anyMoved reports whether another replica may have stored what was sent after
+// something in the batch.
+func (p *batchPlan) anyMoved() bool {
+	return slices.ContainsFunc(p.batch, func(r *sendReq) bool { return len(r.later) > 0 })
 }
 
 // lockConversations takes the row locks in id order, so that no two batches
@@ -281,24 +287,39 @@ func (p *batchPlan) key(i int) sendKey {
 	return sendKey{p.ids[i], im.UserID(m.GetSenderId()), im.ClientMsgID(m.GetClientMsgId())}
 }
 
+// errOvertaken: what was sent after it is stored.
+var errOvertaken = errors.New("logic: overtaken by a later send")
+
 // findDuplicates settles the sends that are stored already with their first
-// answer, even those that would not be allowed any more.
+// answer, even those that would not be allowed any more. Those that would stand
+// behind what was sent after them are not stored: whoever sent them must ask again.
 func findDuplicates(ctx context.Context, tx sqlx.QueryerContext, p *batchPlan) error {
 	var (
 		query strings.Builder
 		args  []any
 	)
 	query.WriteString(`SELECT ` + messageColumns + ` FROM messages WHERE `)
-	for i := range p.batch {
-		if p.ids[i] == 0 {
-			continue
+	asked := make(map[sendKey]bool, len(p.batch))
+	ask := func(k sendKey) {
+		if asked[k] {
+			return
 		}
+		asked[k] = true
 		if len(args) > 0 {
 			query.WriteString(` OR `)
 		}
 		query.WriteString(`(conversation_id = ? AND sender_id = ? AND client_msg_id = ?)`)
-		k := p.key(i)
 		args = append(args, k.conv, k.sender, k.client)
+	}
+	for i, r := range p.batch {
+		if p.ids[i] == 0 {
+			continue
+		}
+		k := p.key(i)
+		ask(k)
+		for _, id := range r.later {
+			ask(sendKey{k.conv, k.sender, im.ClientMsgID(id)})
+		}
 	}
 	if len(args) == 0 {
 		return nil
@@ -313,8 +334,11 @@ func findDuplicates(ctx context.Context, tx sqlx.QueryerContext, p *batchPlan) e
 		stored[sendKey{m.ConversationID, m.SenderID, m.ClientMsgID}] = m
 	}
 	for i, r := range p.batch {
-		m := stored[p.key(i)]
+		k := p.key(i)
+		m := stored[k]
 		switch {
+		case m == nil && slices.ContainsFunc(r.later, func(id int64) bool { return stored[sendKey{k.conv, k.sender, im.ClientMsgID(id)}] != nil }):
+			p.outcomes[i] = outcome{err: im.E(im.KindUnknown, "outcome_unknown", errOvertaken)}
 		case m == nil:
 		case m.Status != statusRecalled && !bytes.Equal(m.ContentHash, r.hash) && !seeded.On(seeded.DedupeIgnoresContent):
 			p.outcomes[i] = outcome{err: im.E(im.KindConflict, "client_msg_id_reused", nil)}

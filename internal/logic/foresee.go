@@ -64,7 +64,7 @@ func (s *store) foresee(batch []*sendReq, ids []im.ConversationID) *batchPlan {
 		plan.convs[id] = c
 	}
 	s.authorise(plan)
-	if plan.anyRefused() {
+	if plan.anyRefused() || plan.anyMoved() {
 		return nil
 	}
 	return plan

@@ -38,7 +38,9 @@ type sendReq struct {
 	key  convKey
 	hash []byte
 	// data is what is stored: the sender's data, or for a group his profile with it.
-	data     string
+	data string
+	// later are the client_msg_ids that must not be stored before this, see StreamSend.
+	later    []int64
 	deadline time.Time
 	// done settles the send; it is called exactly once and must not block.
 	done func(*logicv1.SendResult)

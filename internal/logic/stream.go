@@ -43,7 +43,7 @@ func (s *Server) receive(stream logicv1.MessageService_SendStreamServer, out *re
 		for _, m := range req.GetSends() {
 			ref := m.GetRef()
 			out.expect()
-			s.submit(m.GetSend(), func(res *logicv1.SendResult) { out.add(ref, res) })
+			s.submit(m.GetSend(), m.GetLater(), func(res *logicv1.SendResult) { out.add(ref, res) })
 		}
 	}
 }
@@ -51,7 +51,7 @@ func (s *Server) receive(stream logicv1.MessageService_SendStreamServer, out *re
 // Send implements logicv1.MessageServiceServer.
 func (s *Server) Send(ctx context.Context, req *logicv1.SendRequest) (*logicv1.SendResponse, error) {
 	settled := make(chan *logicv1.SendResult, 1)
-	s.submit(req.GetSend(), func(res *logicv1.SendResult) { settled <- res })
+	s.submit(req.GetSend(), nil, func(res *logicv1.SendResult) { settled <- res })
 	select {
 	case res := <-settled:
 		if e := res.GetError(); e != nil {
@@ -66,14 +66,15 @@ func (s *Server) Send(ctx context.Context, req *logicv1.SendRequest) (*logicv1.S
 	}
 }
 
-// submit validates a send and queues it. done is called exactly once, possibly
-// before submit returns; it must not block.
-func (s *Server) submit(m *logicv1.Send, done func(*logicv1.SendResult)) {
+// submit validates a send and queues it. later is as in StreamSend. done is called
+// exactly once, possibly before submit returns; it must not block.
+func (s *Server) submit(m *logicv1.Send, later []int64, done func(*logicv1.SendResult)) {
 	r, err := newSendReq(m)
 	if err != nil {
 		done(refused(err))
 		return
 	}
+	r.later = later
 	r.deadline = time.Now().Add(s.cfg.SendTimeout)
 	r.done = done
 	s.batcher.submit(r)

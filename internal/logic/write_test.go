@@ -117,6 +117,58 @@ func TestG3_SameKeyOtherContentIsAnError(t *testing.T) {
 
 // Two replicas, many senders, private conversations: every conversation ends up
 // with 1..n, each sender's own order kept, ids rising with seq.
+// submitAll hands in sends of 2 to 3 by their ids, each with what came after it,
+// and returns their results by id.
+func (h *harness) submitAll(ids []int64, later map[int64][]int64) map[int64]*logicv1.SendResult {
+	h.t.Helper()
+	type settled struct {
+		id  int64
+		res *logicv1.SendResult
+	}
+	done := make(chan settled, len(ids))
+	for _, id := range ids {
+		h.submit(privateSend(2, 3, id, fmt.Sprint(id)), later[id], func(r *logicv1.SendResult) { done <- settled{id, r} })
+	}
+	out := map[int64]*logicv1.SendResult{}
+	for range ids {
+		s := <-done
+		out[s.id] = s.res
+	}
+	return out
+}
+
+// TestG5_WhatWasOvertakenIsNotStored: another replica refused 1 and stored 2, and
+// died before it could say either. Sent again, in order, 1 must not be stored
+// behind 2: nobody knows what became of it, and its sender asks again.
+func TestG5_WhatWasOvertakenIsNotStored(t *testing.T) {
+	h := newHarness(t)
+	h.befriend(2, 3)
+	h.mustSend(privateSend(2, 3, 2, "2"))
+	again := h.submitAll([]int64{1, 2, 3}, map[int64][]int64{1: {2, 3}, 2: {3}})
+	if e := again[1].GetError(); im.Kind(e.GetKind()) != im.KindUnknown {
+		t.Errorf("overtaken: %v", again[1])
+	}
+	if r := again[2]; r.GetSeq() != 1 || !r.GetDuplicate() {
+		t.Errorf("stored before: %v", r)
+	}
+	if r := again[3]; r.GetSeq() != 2 || r.GetDuplicate() {
+		t.Errorf("after it: %v", r)
+	}
+	// Each in a batch of its own.
+	h.mustSend(privateSend(2, 3, 12, "12"))
+	alone := h.submitAll([]int64{11}, map[int64][]int64{11: {12, 13}})
+	if e := alone[11].GetError(); im.Kind(e.GetKind()) != im.KindUnknown {
+		t.Errorf("overtaken, alone: %v", alone[11])
+	}
+	// Nothing of it is stored: all are, in order.
+	moved := h.submitAll([]int64{21, 22, 23}, map[int64][]int64{21: {22, 23}, 22: {23}})
+	for i, id := range []int64{21, 22, 23} {
+		if got := moved[id].GetSeq(); got != int64(4+i) {
+			t.Errorf("%d has seq %d: %v", id, got, moved[id])
+		}
+	}
+}
+
 func TestG5_SeqIsGaplessAndOrderedAcrossReplicas(t *testing.T) {
 	h := newHarness(t)
 	const pairs, each = 8, 60
@@ -262,7 +314,7 @@ func TestG7_BacklogIsWholeInOrderAndEndsWithTheCursor(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := first; i < first+count; i++ {
 			wg.Add(1)
-			h.submit(privateSend(from, 3, int64(i), fmt.Sprint(i)), func(r *logicv1.SendResult) {
+			h.submit(privateSend(from, 3, int64(i), fmt.Sprint(i)), nil, func(r *logicv1.SendResult) {
 				if r.GetError() != nil {
 					t.Errorf("send %d: %v", i, r.GetError())
 				}
@@ -454,7 +506,7 @@ func TestG15_FullLaneRefusesAtOnce(t *testing.T) {
 	)
 	for i := range 500 {
 		wg.Add(1)
-		h.submit(privateSend(2, 3, int64(i+1), "x"), func(r *logicv1.SendResult) {
+		h.submit(privateSend(2, 3, int64(i+1), "x"), nil, func(r *logicv1.SendResult) {
 			mu.Lock()
 			if e := r.GetError(); e == nil {
 				accepted++

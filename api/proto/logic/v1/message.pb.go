@@ -350,8 +350,12 @@ func (x *SendStreamRequest) GetSends() []*StreamSend {
 type StreamSend struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Chosen by the gateway, unique within the stream.
-	Ref           uint64 `protobuf:"varint,1,opt,name=ref,proto3" json:"ref,omitempty"`
-	Send          *Send  `protobuf:"bytes,2,opt,name=send,proto3" json:"send,omitempty"`
+	Ref  uint64 `protobuf:"varint,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Send *Send  `protobuf:"bytes,2,opt,name=send,proto3" json:"send,omitempty"`
+	// client_msg_ids of what the same connection sent to the same conversation after
+	// this, if another replica may have stored them. Once one of them is stored this
+	// one cannot be any more: it would stand behind what was sent after it.
+	Later         []int64 `protobuf:"varint,3,rep,packed,name=later,proto3" json:"later,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -396,6 +400,13 @@ func (x *StreamSend) GetRef() uint64 {
 func (x *StreamSend) GetSend() *Send {
 	if x != nil {
 		return x.Send
+	}
+	return nil
+}
+
+func (x *StreamSend) GetLater() []int64 {
+	if x != nil {
+		return x.Later
 	}
 	return nil
 }
@@ -1340,11 +1351,12 @@ const file_logic_v1_message_proto_rawDesc = "" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12$\n" +
 	"\x0eretry_after_ms\x18\x03 \x01(\x03R\fretryAfterMs\"?\n" +
 	"\x11SendStreamRequest\x12*\n" +
-	"\x05sends\x18\x01 \x03(\v2\x14.logic.v1.StreamSendR\x05sends\"B\n" +
+	"\x05sends\x18\x01 \x03(\v2\x14.logic.v1.StreamSendR\x05sends\"X\n" +
 	"\n" +
 	"StreamSend\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\x04R\x03ref\x12\"\n" +
-	"\x04send\x18\x02 \x01(\v2\x0e.logic.v1.SendR\x04send\"F\n" +
+	"\x04send\x18\x02 \x01(\v2\x0e.logic.v1.SendR\x04send\x12\x14\n" +
+	"\x05later\x18\x03 \x03(\x03R\x05later\"F\n" +
 	"\x12SendStreamResponse\x120\n" +
 	"\aresults\x18\x01 \x03(\v2\x16.logic.v1.StreamResultR\aresults\"N\n" +
 	"\fStreamResult\x12\x10\n" +
