@@ -46,6 +46,9 @@ type conn struct {
 	mu sync.Mutex // guards the following fields
 	// stopped: nothing more is read from or delivered to this connection.
 	stopped bool
+	// asleep is when the process was found to have slept, until logic says that the
+	// connection is still its client's: until then no send is taken from it.
+	asleep time.Duration
 	// roomWait is where the reader waits for an answer to one of its sends.
 	inflight      int
 	inflightBytes int

@@ -11,6 +11,7 @@ import (
 
 	pushv1 "im-services/api/proto/push/v1"
 	"im-services/internal/im"
+	"im-services/internal/wire"
 )
 
 // pusher stores messages in the fake logic and lets the test decide what
@@ -390,7 +391,7 @@ func TestStallFences(t *testing.T) {
 		w.store.routes[36][id+1<<40] = c
 	}
 	w.store.mu.Unlock()
-	w.srv.awake.Store(int64(w.srv.now() - w.srv.cfg.StallThreshold - time.Second))
+	w.sleep()
 	p.release(0, 1)
 	stays.waitTexts("for 35")
 	if code := moved.closed(); code != 4001 {
@@ -402,26 +403,77 @@ func TestStallFences(t *testing.T) {
 }
 
 // What came in while the process was asleep is not taken from a connection
-// whose client has gone elsewhere: there it may have been refused meanwhile.
+// whose client has gone elsewhere: there it may have been refused meanwhile. That
+// holds whatever the connection was about.
 func TestG2_SendsHeldThroughAStallAreNotTakenLate(t *testing.T) {
-	w := newWorld(t, longWatermark())
-	stays, moved := w.connect(35), w.connect(36)
-	w.store.mu.Lock()
-	for id, c := range w.store.routes[36] {
-		delete(w.store.routes[36], id)
-		w.store.routes[36][id+1<<40] = c
+	for _, at := range []phase{phaseLive, phaseSyncing} {
+		t.Run(fmt.Sprint("phase ", at), func(t *testing.T) {
+			w := newWorld(t, longWatermark())
+			stays, moved := w.connect(35), w.connect(36)
+			w.store.mu.Lock()
+			for id, c := range w.store.routes[36] {
+				delete(w.store.routes[36], id)
+				w.store.routes[36][id+1<<40] = c
+			}
+			w.store.mu.Unlock()
+			for _, c := range w.srv.hub.all() {
+				c.mu.Lock()
+				c.phase = at
+				c.mu.Unlock()
+			}
+			w.sleep()
+			moved.chat(1, 34, 1, "stale")
+			if code := moved.closed(); code != 4001 {
+				t.Fatalf("close code %d", code)
+			}
+			stays.chat(1, 34, 1, "good")
+			w.eventually("the send of who stayed", func() bool { return len(w.stored("p:34:35")) == 1 })
+			if got := w.stored("p:34:36"); len(got) != 0 {
+				t.Fatalf("a stale send was taken: %q", got)
+			}
+		})
 	}
-	w.store.mu.Unlock()
+}
+
+// sleep is as if the process had been stopped for a while.
+func (w *world) sleep() {
 	w.srv.awake.Store(int64(w.srv.now() - w.srv.cfg.StallThreshold - time.Second))
-	moved.chat(1, 34, 1, "stale")
-	if code := moved.closed(); code != 4001 {
+}
+
+// When nobody can say whether a client is still there, what he sent before the
+// sleep is not taken, and he is told to come back.
+func TestG2_SendsHeldThroughAStallAreNotTakenUnknown(t *testing.T) {
+	w := newWorld(t, longWatermark())
+	b := w.connect(35)
+	w.store.mu.Lock()
+	w.store.redisAway = true
+	w.store.mu.Unlock()
+	w.sleep()
+	began := time.Now()
+	b.chat(1, 34, 1, "stale")
+	if code := b.closed(); code != int(wire.CloseTryLater) {
 		t.Fatalf("close code %d", code)
 	}
-	stays.chat(1, 34, 1, "good")
-	w.eventually("the send of who stayed", func() bool { return len(w.stored("p:34:35")) == 1 })
-	if got := w.stored("p:34:36"); len(got) != 0 {
+	if took := time.Since(began); took < asleepMost-time.Second || took > asleepMost+3*time.Second {
+		t.Errorf("closed after %v", took)
+	}
+	if got := w.stored("p:34:35"); len(got) != 0 {
 		t.Fatalf("a stale send was taken: %q", got)
 	}
+}
+
+// TestG17_SendsGoOnWhileCountersBeginAnew: Redis has lost everything and cannot be
+// told again who is connected.
+func TestG17_SendsGoOnWhileCountersBeginAnew(t *testing.T) {
+	w := newWorld(t, longWatermark())
+	b := w.connect(35)
+	for _, c := range w.srv.hub.all() {
+		c.mu.Lock()
+		c.phase = phaseFenced // as by a push of another epoch
+		c.mu.Unlock()
+	}
+	b.chat(1, 34, 1, "x")
+	b.wait(1005, 1)
 }
 
 // A fence that logic cannot lift ends with a sync.
@@ -433,7 +485,7 @@ func TestStallWithoutWatermark(t *testing.T) {
 	w.store.mu.Lock()
 	w.store.redisAway = true
 	w.store.mu.Unlock()
-	w.srv.awake.Store(int64(w.srv.now() - w.srv.cfg.StallThreshold - time.Second))
+	w.sleep()
 	p.release(0)
 	b.waitTexts("x")
 }

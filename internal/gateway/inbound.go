@@ -111,7 +111,7 @@ func (c *conn) awaitFence() bool {
 	c.s.checkStall(c.s.now())
 	for {
 		c.mu.Lock()
-		over, fenced := c.stopped, c.phase == phaseFenced
+		over, fenced := c.stopped, c.asleep != 0
 		c.mu.Unlock()
 		if over || c.closed() {
 			return false

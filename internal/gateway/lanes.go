@@ -412,6 +412,11 @@ func (l *lanes) write(ctx context.Context, n *lane, life int, st logicv1.Message
 				l.mu.Unlock()
 				return
 			}
+			if len(n.queue) > 0 && l.late(n.queue[0], l.s.now()) { // this process slept
+				l.mu.Unlock()
+				l.expireNow()
+				continue
+			}
 			batch = batch[:0]
 			size := 0
 			for len(batch) < len(n.queue) && len(batch) < laneBatch && size < laneBatchBytes {
@@ -570,15 +575,18 @@ func (l *lanes) expire(ctx context.Context) {
 	}
 }
 
+// late reports whether the time of a send is over.
+func (l *lanes) late(p *pendingSend, now time.Duration) bool {
+	if p.sent {
+		return now-p.at >= l.s.cfg.SendTimeout
+	}
+	return now-p.at >= l.s.cfg.SendFailover
+}
+
 func (l *lanes) expireNow() {
 	now := l.s.now()
 	var over []*pendingSend
-	late := func(p *pendingSend) bool {
-		if p.sent {
-			return now-p.at >= l.s.cfg.SendTimeout
-		}
-		return now-p.at >= l.s.cfg.SendFailover
-	}
+	late := func(p *pendingSend) bool { return l.late(p, now) }
 	l.mu.Lock()
 	l.wait = slices.DeleteFunc(l.wait, func(p *pendingSend) bool {
 		if !late(p) {

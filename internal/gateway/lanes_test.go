@@ -163,6 +163,30 @@ func TestG5_OrderAcrossAFailover(t *testing.T) {
 	_ = r2
 }
 
+// TestG2_SendsOfBeforeASleepAreNotForwarded: what was queued when the process was
+// stopped is refused when it goes on, not sent late.
+func TestG2_SendsOfBeforeASleepAreNotForwarded(t *testing.T) {
+	w := newWorld(t, testConfig())
+	a := w.connect(34)
+	c := w.srv.hub.all()[0]
+	if !c.acquire(1) {
+		t.Fatal("the connection is over")
+	}
+	err := w.srv.lanes.submit(&pendingSend{
+		send: &logicv1.Send{SenderId: 34, ClientMsgId: 1, Kind: int32(im.Private), ToId: 35, Type: 1, Text: "stale"},
+		size: 1, conn: c, at: w.srv.now() - w.srv.cfg.SendFailover - time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := a.wait(500, 1); f.str("reason") != "service_unavailable" || f.num("msg_client_id") != 1 {
+		t.Fatalf("answered %v", f)
+	}
+	if got := w.stored("p:34:35"); len(got) != 0 {
+		t.Fatalf("forwarded: %q", got)
+	}
+}
+
 // TestG5_MovedSendsNameWhatCameAfterThem: of the same connection and conversation,
 // and only what a replica may have stored.
 func TestG5_MovedSendsNameWhatCameAfterThem(t *testing.T) {

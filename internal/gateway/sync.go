@@ -165,6 +165,9 @@ func (c *conn) registered(pv im.PV, epoch string) {
 		pv = max(pv, c.pv)
 	}
 	c.pv, c.epoch, c.joined = pv, epoch, true
+	if c.asleep != 0 { // logic may have answered before the sleep
+		c.s.marks.soon(true)
+	}
 }
 
 // writeRun writes a run of one conversation, waiting for room in the outbox.

@@ -9,13 +9,18 @@ import (
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/im"
 	"im-services/internal/seeded"
+	"im-services/internal/wire"
 )
 
 const (
 	markTick    = 200 * time.Millisecond
 	markTimeout = 2 * time.Second
 	markPace    = 50 * time.Millisecond // between two chunks, at most
-	assertBatch = 500
+	assertBatch = 100                   // each takes logic some round trips
+	// asleepMost is how long it may take to find out whether connections are still
+	// their clients' after the process slept. Then they are closed: a client that is
+	// still there connects again, and what it sent is unknown.
+	asleepMost = 5 * time.Second
 )
 
 // marks compares the connections with what logic knows of them: push counters,
@@ -102,6 +107,8 @@ func (m *marks) chunk(ctx context.Context, conns []*conn, strict bool) {
 		if c.joinedNow() {
 			asked = append(asked, c)
 			req.Conns = append(req.Conns, c.pb())
+		} else {
+			c.stillAsleep()
 		}
 	}
 	if len(asked) == 0 {
@@ -114,6 +121,7 @@ func (m *marks) chunk(ctx context.Context, conns []*conn, strict bool) {
 		m.s.m.markErrors.Inc()
 		for _, c := range asked {
 			c.unfence()
+			c.stillAsleep()
 		}
 		return
 	}
@@ -127,6 +135,21 @@ func (c *conn) joinedNow() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return !c.stopped && c.joined
+}
+
+// stillAsleep asks again soon whether the connection is still its client's, unless
+// that took too long.
+func (c *conn) stillAsleep() {
+	c.mu.Lock()
+	since, over := c.asleep, c.stopped
+	c.mu.Unlock()
+	switch {
+	case since == 0 || over:
+	case c.s.now()-since > asleepMost:
+		c.closeWith(wire.CloseTryLater, nil)
+	default:
+		c.s.marks.soon(true)
+	}
 }
 
 // unfence lets a fenced connection sync although nothing is known of its route.
@@ -153,6 +176,7 @@ func (c *conn) compare(epoch string, w *logicv1.Watermark, strict bool) {
 		c.s.marks.assert(c)
 		return
 	}
+	c.asleep = 0
 	pv := im.PV(w.GetPv())
 	switch c.phase {
 	case phaseFenced:
@@ -209,15 +233,21 @@ func (m *marks) assertAll(ctx context.Context) {
 			m.s.m.markErrors.Inc()
 			for _, c := range live {
 				m.assert(c)
+				c.stillAsleep()
 			}
 			return // the next tick tries again
 		}
 		for i, c := range live {
+			if c.closed() { // its end may have been told before its route was made
+				m.s.reports.disconnect(c)
+				continue
+			}
 			if resp.GetMarks()[i].GetDisplaced() {
 				c.displace("")
 				continue
 			}
 			c.mu.Lock()
+			c.asleep = 0
 			c.syncLocked("assert")
 			c.mu.Unlock()
 		}
@@ -226,7 +256,7 @@ func (m *marks) assertAll(ctx context.Context) {
 
 // checkStall fences all connections if this process was asleep: what it holds
 // and what comes from the bus now may be long out of date, and its clients may
-// be elsewhere. Every path that writes pushes or takes sends comes through here
+// be elsewhere, where what they sent here was sent again, answered, and forgotten. Every path that writes pushes or takes sends comes through here
 // first.
 func (s *Server) checkStall(now time.Duration) {
 	last := time.Duration(s.awake.Load())
@@ -243,6 +273,7 @@ func (s *Server) checkStall(now time.Duration) {
 	s.log.Warn("the process was stalled: connections are fenced", "pause", now-last)
 	for _, c := range s.hub.all() {
 		c.mu.Lock()
+		c.asleep = max(now, 1)
 		if c.phase == phaseLive {
 			c.phase = phaseFenced
 		}
