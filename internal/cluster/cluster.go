@@ -22,7 +22,7 @@ type Cluster struct {
 	opts     Options
 	state    State
 	addrs    addrs
-	mysql    infra.MySQL
+	roles    roles
 	bin      string
 	balanced bool
 	log      *slog.Logger
@@ -173,8 +173,11 @@ func (c *Cluster) startInfra(ctx context.Context, built <-chan struct{}) error {
 		c.say("mysql: IM_MYSQL_DSN is given, using that server")
 		g.Go(func() error { return c.prepareExternal(gctx) })
 	} else {
-		p := c.add("mysql", nil)
-		g.Go(func() error { return c.startMySQL(gctx, p) })
+		servers := []*Process{c.add("mysql", nil)}
+		if c.opts.MySQLReplica {
+			servers = append(servers, c.add("mysql-2", nil))
+		}
+		g.Go(func() error { return c.startMySQL(gctx, servers...) })
 	}
 	if c.opts.External.RedisAddr != "" {
 		c.say("redis: IM_REDIS_ADDR is given, using that server")
@@ -209,28 +212,6 @@ func (c *Cluster) startInfra(ctx context.Context, built <-chan struct{}) error {
 		})
 	}
 	return g.Wait()
-}
-
-func (c *Cluster) startMySQL(ctx context.Context, p *Process) error {
-	defer c.busyWith("getting MySQL ready")()
-	program, err := infra.FindMySQL(ctx, c.say)
-	if err != nil {
-		return err
-	}
-	password, err := c.state.secret("mysql")
-	if err != nil {
-		return err
-	}
-	c.mysql = infra.MySQL{
-		Program: program, Name: p.name, Dir: c.state.data("mysql"), LogFile: c.state.LogFile(p.name),
-		Port: c.port("mysql"), BufferPoolMB: 256, RedoLogMB: 96,
-		User: "im", Password: password, Databases: databases(),
-	}
-	if err := c.mysql.Prepare(ctx); err != nil {
-		return err
-	}
-	p.unit = c.mysql.Unit
-	return c.startInfraProcess(ctx, p, program.Origin)
 }
 
 func (c *Cluster) startRedis(ctx context.Context, p *Process, helper func() (string, error)) error {
@@ -417,7 +398,7 @@ func kindOf(name string) string {
 	return name
 }
 
-// Process returns the process of that name: "mysql", "redis", "etcd", "nsqd",
+// Process returns the process of that name: "mysql", "mysql-2", "redis", "etcd", "nsqd",
 // "nsqlookupd", or a service and its number from 1, "gateway-1". It panics if
 // there is none, which is a mistake of the caller's.
 func (c *Cluster) Process(name string) *Process {

@@ -22,7 +22,7 @@ import (
 //	b+20+n  friend n, rpc     b+50+n  auth n, debug listener
 //	b+30+n  logic n, rpc      b+60+n  friend n, debug listener
 //	                          b+70+n  logic n, debug listener
-//	b+91…   mysql, redis, etcd (clients, peers), nsqd (tcp, http), nsqlookupd (tcp, http)
+//	b+91…   mysql, redis, etcd (clients, peers), nsqd (tcp, http), nsqlookupd (tcp, http), mysql-2
 const (
 	blockSize   = 100
 	maxReplicas = 9
@@ -38,6 +38,7 @@ const (
 	portNSQDHTTP
 	portLookupd
 	portLookupdHTTP
+	portMySQL2
 )
 
 // service is one kind of service.
@@ -100,6 +101,9 @@ func layout(o Options, base int) (addrs, map[int]string) {
 	}
 	if o.External.MySQLDSN == "" {
 		add("mysql", "mysql", portMySQL)
+		if o.MySQLReplica {
+			add("mysql-2", "mysql-2", portMySQL2)
+		}
 	}
 	if o.External.RedisAddr == "" {
 		add("redis", "redis", portRedis)

@@ -40,6 +40,16 @@ type Options struct {
 	NoRestart bool
 	// Balancer forces the built-in balancer where SO_REUSEPORT would do.
 	Balancer bool
+	// MySQLReplica adds a second database server, mysql-2, which has every
+	// transaction before its COMMIT is answered, and can take over: see
+	// FailOver. It is for trying that out: the state folder must be new, neither
+	// server is started again after a crash, and the whole history stays on disk.
+	MySQLReplica bool
+	// Rerouted, if set, is told in a change of roles where the database is reached
+	// from then on, while no server takes writes. Whoever stands between the
+	// services and the database sends them there, and ends their connections to
+	// where it was: who went on to read there would miss what is new.
+	Rerouted func(addr string)
 	// External servers to use instead of own ones.
 	External External
 }
@@ -102,6 +112,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.BasePort < 0 || o.BasePort > 65535-blockSize {
 		return o, fmt.Errorf("cluster: base port %d", o.BasePort)
+	}
+	if o.MySQLReplica && o.External.MySQLDSN != "" {
+		return o, errors.New("cluster: no replica can be added to an external MySQL server")
 	}
 	return o, nil
 }

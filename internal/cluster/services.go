@@ -78,7 +78,7 @@ func (c *Cluster) serviceEnv(s service, name string) (map[string]string, error) 
 // serviceDSN is what a service reaches its own database with.
 func (c *Cluster) serviceDSN(database string) (string, error) {
 	if c.opts.External.MySQLDSN == "" {
-		return c.mysql.OwnDSN(database), nil
+		return c.Primary().OwnDSN(database), nil
 	}
 	return c.DSN(database)
 }
@@ -213,7 +213,7 @@ func ready(addr string) func(context.Context) error {
 // "im_friend", "im_logic", "" for none) with an account that may do everything.
 func (c *Cluster) DSN(database string) (string, error) {
 	if c.opts.External.MySQLDSN == "" {
-		return c.mysql.DSN(database), nil
+		return c.Primary().DSN(database), nil
 	}
 	cfg, err := mysql.ParseDSN(strings.TrimSpace(c.opts.External.MySQLDSN))
 	if err != nil {

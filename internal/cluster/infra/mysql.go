@@ -55,6 +55,11 @@ type MySQL struct {
 	// Databases are made if missing, each with an account of the same name and
 	// the same password that can reach this database only.
 	Databases []string
+	// ServerID, if not 0, makes the server one of a pair of primary and replica,
+	// with a binary log: see replication.go. No two servers of a pair may ever
+	// have had the same. ReadOnly starts it as the replica.
+	ServerID uint32
+	ReadOnly bool
 }
 
 // DataDir is where the server keeps its files.
@@ -120,7 +125,6 @@ func (m MySQL) Unit() (Unit, error) {
 		"--skip-name-resolve",
 		// Never weaker than production: one fsync for each commit.
 		"--innodb-flush-log-at-trx-commit=1",
-		"--loose-skip-log-bin",
 		"--character-set-server=utf8mb4",
 		"--collation-server=utf8mb4_general_ci",
 		"--sql-mode=STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ZERO_DATE,NO_ZERO_IN_DATE,NO_ENGINE_SUBSTITUTION",
@@ -132,6 +136,11 @@ func (m MySQL) Unit() (Unit, error) {
 		"--performance-schema=OFF",
 		"--loose-mysqlx=OFF",
 	)
+	if m.ServerID != 0 {
+		args = append(args, m.replicationArgs()...)
+	} else {
+		args = append(args, "--loose-skip-log-bin")
+	}
 	return Unit{
 		Spec:  process.Spec{Name: m.Name, Path: m.Program.Path, Args: args, Env: m.Program.Env, LogFile: m.LogFile},
 		Ready: m.ready,
@@ -165,6 +174,9 @@ func (m MySQL) ready(ctx context.Context) error {
 // initSQL is run by the server at every start, one statement a line.
 func (m MySQL) initSQL() string {
 	var b strings.Builder
+	if m.ServerID != 0 { // both servers of a pair have their own
+		b.WriteString("SET sql_log_bin = 0;\n")
+	}
 	account := fmt.Sprintf("'%s'@'127.0.0.1'", m.User)
 	fmt.Fprintf(&b, "CREATE USER IF NOT EXISTS %s IDENTIFIED BY '%s';\n", account, m.Password)
 	fmt.Fprintf(&b, "ALTER USER %s IDENTIFIED BY '%s';\n", account, m.Password)

@@ -1,0 +1,241 @@
+package infra
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Two servers of a pair are told from all others by MySQL.ServerID. The replica
+// answers the primary once it has received a transaction, and only then is that
+// visible to anybody and its COMMIT answered (AFTER_SYNC): nothing that was
+// acknowledged is on one disk only. What follows is MariaDB's own dialect.
+
+// ackTimeout is for how long a COMMIT waits for the replica, in milliseconds: a
+// year. When it is over, a primary would go on alone without a word, and what it
+// then acknowledges would be lost in the next fail-over.
+const ackTimeout = 365 * 24 * 60 * 60 * 1000
+
+// replicationArgs make the server one of a pair.
+func (m MySQL) replicationArgs() []string {
+	readOnly := "OFF"
+	if m.ReadOnly {
+		readOnly = "ON"
+	}
+	return []string{
+		"--server-id=" + strconv.FormatUint(uint64(m.ServerID), 10),
+		"--read-only=" + readOnly,
+		"--log-bin=binlog",
+		"--log-slave-updates=ON", // a replica can be made of a server that was one
+		"--sync-binlog=1",
+		"--binlog-format=ROW",
+		"--gtid-strict-mode=ON", // two histories that differ are an error
+		"--relay-log=relay",
+		"--skip-slave-start",
+		"--slave-parallel-threads=4",
+		"--slave-parallel-mode=conservative",
+		"--rpl-semi-sync-master-wait-point=AFTER_SYNC",
+		"--rpl-semi-sync-master-wait-no-slave=ON",
+		fmt.Sprintf("--rpl-semi-sync-master-timeout=%d", ackTimeout),
+		"--rpl-semi-sync-slave-enabled=ON",
+	}
+}
+
+// CheckReplication says whether a pair can be made of this program.
+func CheckReplication(ctx context.Context, p Program) error {
+	version, err := p.Version(ctx)
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(version, "MariaDB") {
+		return fmt.Errorf("a replica needs MariaDB, and this is %s", version)
+	}
+	return nil
+}
+
+// replicationWait bounds one step of a change of roles.
+const replicationWait = 30 * time.Second
+
+// withSession calls f with a session that may do everything.
+func (m MySQL) withSession(ctx context.Context, f func(*sql.Conn) error) error {
+	db, err := sql.Open("mysql", m.DSN("")+"?timeout=2s&readTimeout=35s&writeTimeout=5s")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("%s: %w", m.Name, err)
+	}
+	defer func() { _ = conn.Close() }()
+	if err := f(conn); err != nil {
+		return fmt.Errorf("%s: %w", m.Name, err)
+	}
+	return nil
+}
+
+// run executes statements one after another in one session.
+func (m MySQL) run(ctx context.Context, statements ...string) error {
+	return m.withSession(ctx, func(conn *sql.Conn) error {
+		for _, s := range statements {
+			if _, err := conn.ExecContext(ctx, s); err != nil {
+				return fmt.Errorf("%.40s: %w", s, err)
+			}
+		}
+		return nil
+	})
+}
+
+// Follow makes the server a replica of primary, from where it is itself.
+func (m MySQL) Follow(ctx context.Context, primary MySQL) error {
+	return m.run(ctx,
+		"SET GLOBAL rpl_semi_sync_master_enabled = OFF",
+		"SET GLOBAL gtid_slave_pos = @@GLOBAL.gtid_binlog_pos",
+		fmt.Sprintf("CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT=%d, MASTER_USER='%s', MASTER_PASSWORD='%s', MASTER_CONNECT_RETRY=1, MASTER_USE_GTID=slave_pos",
+			primary.Port, primary.User, primary.Password),
+		"START SLAVE",
+	)
+}
+
+// RequireAck makes every COMMIT from now on wait for the replica, and returns once
+// the replica has all that was committed before.
+func (m MySQL) RequireAck(ctx context.Context, replica MySQL) error {
+	if err := m.awaitReplica(ctx); err != nil {
+		return err
+	}
+	// It catches up first, so that nobody has to wait for that.
+	if err := m.drainTo(ctx, replica, false); err != nil {
+		return err
+	}
+	if err := m.run(ctx, "SET GLOBAL rpl_semi_sync_master_enabled = ON"); err != nil {
+		return err
+	}
+	return m.drainTo(ctx, replica, true)
+}
+
+// awaitReplica returns once a replica is connected that answers.
+func (m MySQL) awaitReplica(ctx context.Context) error {
+	return m.withSession(ctx, func(conn *sql.Conn) error {
+		for {
+			var name string
+			var clients int
+			err := conn.QueryRowContext(ctx, "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_master_clients'").Scan(&name, &clients)
+			if err != nil || clients > 0 {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("no replica connects: %w", ctx.Err())
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	})
+}
+
+// drainTo returns once replica has what the server has committed. With still,
+// commits that are under way are waited for: one may have begun before the server
+// was told to wait for the replica.
+func (m MySQL) drainTo(ctx context.Context, replica MySQL, still bool) error {
+	var pos string
+	err := m.withSession(ctx, func(conn *sql.Conn) error {
+		if still {
+			if _, err := conn.ExecContext(ctx, "FLUSH TABLES WITH READ LOCK"); err != nil {
+				return err
+			}
+			defer func() { _, _ = conn.ExecContext(ctx, "UNLOCK TABLES") }()
+		}
+		return conn.QueryRowContext(ctx, "SELECT @@GLOBAL.gtid_binlog_pos").Scan(&pos)
+	})
+	if err != nil {
+		return err
+	}
+	return replica.applied(ctx, pos)
+}
+
+// applied returns once the server has executed all up to a GTID position.
+func (m MySQL) applied(ctx context.Context, pos string) error {
+	return m.withSession(ctx, func(conn *sql.Conn) error {
+		var late int
+		if err := conn.QueryRowContext(ctx, "SELECT MASTER_GTID_WAIT(?, ?)", pos, replicationWait.Seconds()).Scan(&late); err != nil {
+			return err
+		}
+		if late != 0 {
+			status, err := slaveStatus(ctx, conn)
+			return errors.Join(fmt.Errorf("not at %s after %s: %s %s", pos, replicationWait, status["Last_IO_Error"], status["Last_SQL_Error"]), err)
+		}
+		return nil
+	})
+}
+
+// Demote makes the server refuse every write, and ends the sessions of its
+// services. The order matters: the first waits for the commits under way, and a
+// commit whose session is ended while it waits for the replica is answered without.
+func (m MySQL) Demote(ctx context.Context) error {
+	statements := []string{"SET lock_wait_timeout = 2", "SET GLOBAL read_only = ON"}
+	for _, name := range m.Databases {
+		statements = append(statements, fmt.Sprintf("KILL USER '%s'@'127.0.0.1'", name))
+	}
+	return m.run(ctx, statements...)
+}
+
+// Detach ends the replication to the server, once everything is applied that it
+// received. old is the primary if that is still there, and refuses writes: then
+// all that it committed has to be received first.
+func (m MySQL) Detach(ctx context.Context, old *MySQL) error {
+	if old != nil {
+		if err := old.drainTo(ctx, m, false); err != nil {
+			return err
+		}
+	}
+	var received string
+	err := m.withSession(ctx, func(conn *sql.Conn) error {
+		if _, err := conn.ExecContext(ctx, "STOP SLAVE IO_THREAD"); err != nil {
+			return err
+		}
+		status, err := slaveStatus(ctx, conn)
+		received = status["Gtid_IO_Pos"]
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := m.applied(ctx, received); err != nil {
+		return err
+	}
+	return m.run(ctx, "STOP SLAVE", "RESET SLAVE ALL")
+}
+
+// Promote lets the server take writes.
+func (m MySQL) Promote(ctx context.Context) error { return m.run(ctx, "SET GLOBAL read_only = OFF") }
+
+// slaveStatus returns what the server says about its replication.
+func slaveStatus(ctx context.Context, conn *sql.Conn) (map[string]string, error) {
+	rows, err := conn.QueryContext(ctx, "SHOW SLAVE STATUS")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	names, err := rows.Columns()
+	if err != nil {
+		return nil, err
+	}
+	if !rows.Next() {
+		return nil, errors.Join(errors.New("it is no replica"), rows.Err())
+	}
+	values, ptrs := make([]sql.NullString, len(names)), make([]any, len(names))
+	for i := range values {
+		ptrs[i] = &values[i]
+	}
+	if err := rows.Scan(ptrs...); err != nil {
+		return nil, err
+	}
+	out := make(map[string]string, len(names))
+	for i, name := range names {
+		out[name] = values[i].String
+	}
+	return out, rows.Err()
+}
