@@ -140,7 +140,9 @@ func batchError(err error) error {
 			return fmt.Errorf("database: rolled back: %w", err)
 		}
 	}
-	if errors.Is(err, driver.ErrBadConn) { // the driver says so only if it sent nothing
+	// The driver says so only if it sent nothing, or of a server that is read-only and
+	// has refused a write or the COMMIT of writes, which rolls them back.
+	if errors.Is(err, driver.ErrBadConn) {
 		return fmt.Errorf("database: rolled back: %w", err)
 	}
 	switch number(err) {

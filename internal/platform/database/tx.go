@@ -3,6 +3,7 @@ package database
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -71,6 +72,8 @@ func commitError(err error) error {
 	case errors.Is(err, sql.ErrTxDone), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		// database/sql looks at the context before it sends COMMIT; the
 		// driver's own answer to COMMIT never carries a context error.
+		return fmt.Errorf("database: rolled back: %w", err)
+	case errors.Is(err, driver.ErrBadConn): // nothing was sent, or the server is read-only and has rolled back
 		return fmt.Errorf("database: rolled back: %w", err)
 	}
 	switch number(err) {
