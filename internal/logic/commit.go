@@ -59,6 +59,8 @@ func (s *store) commit(ctx context.Context, batch []*sendReq) ([]outcome, *commi
 		case database.IsCommitUnknown(err):
 			unknown, checkDup = true, true
 		case database.IsUnavailable(err), database.IsRetryable(err):
+		case database.IsNullRefused(err): // by moveConversations: another server than the known one
+			_, _ = s.look(ctx) // if that fails, so will the next try
 		case ctx.Err() != nil:
 		default:
 			if len(batch) > 1 { // one message must not spoil the others
@@ -138,7 +140,7 @@ func (s *store) storeLocked(ctx context.Context, batch []*sendReq, ids []im.Conv
 	var plan *batchPlan
 	err := s.batches.In(ctx, func(tx *database.Batch) error {
 		var err error
-		plan = &batchPlan{batch: batch, ids: ids, outcomes: make([]outcome, len(batch))}
+		plan = &batchPlan{batch: batch, ids: ids, outcomes: make([]outcome, len(batch)), server: s.life.Load().Server}
 		if plan.convs, err = lockConversations(ctx, tx, ids); err != nil {
 			return err
 		}
@@ -183,6 +185,7 @@ type batchPlan struct {
 	ids      []im.ConversationID // parallel to batch; 0: no such conversation
 	convs    map[im.ConversationID]*lockedConversation
 	outcomes []outcome
+	server   int64 // that the plan is for, see life
 	// stored[i] is the earlier row of a duplicate; repeat[i] the index in this
 	// batch whose key it repeats.
 	fresh      []freshMessage
@@ -432,7 +435,7 @@ func (p *batchPlan) write(tx *database.Batch) {
 			moved = append(moved, c)
 		}
 	}
-	for _, st := range storing(rows, moved) {
+	for _, st := range storing(rows, moved, p.server) {
 		tx.Write(st.query, st.args...)
 	}
 }
@@ -443,10 +446,10 @@ type statement struct {
 	args  []any
 }
 
-// storing is what stores messages: their rows, their conversations' new last
-// seqs, and the outbox row.
-func storing(rows []*messageRow, moved []*lockedConversation) []statement {
-	all := []statement{moveConversations(moved, rows[0].SentAtMS), insertMessages(rows)}
+// storing is what stores messages on a server: their rows, their conversations'
+// new last seqs, and the outbox row.
+func storing(rows []*messageRow, moved []*lockedConversation, server int64) []statement {
+	all := []statement{moveConversations(moved, rows[0].SentAtMS, server), insertMessages(rows)}
 	if seeded.On(seeded.NoOutbox) {
 		return all
 	}
@@ -473,15 +476,15 @@ func insertMessages(rows []*messageRow) statement {
 
 // moveConversations writes the new last seq and id of conversations, in one
 // statement and in the order of their ids. It locks them, if they are not locked
-// yet, and fails with a NULL where one is not as it is known to be (see foresee):
-// the sum of three numbers that only grow is the same only if all of them are.
+// yet, and fails with a NULL where one is not as it is known to be (see foresee),
+// or where another server does it than the known one (see life): the sum of three numbers that only grow is the same only if all of them are.
 // The rows exist, so every row of it is an update, and members_rev of the VALUES
 // is a place to put the sum.
-func moveConversations(convs []*lockedConversation, nowMS int64) statement {
+func moveConversations(convs []*lockedConversation, nowMS, server int64) statement {
 	slices.SortFunc(convs, func(a, b *lockedConversation) int { return int(a.ID - b.ID) })
 	var query strings.Builder
 	query.WriteString(`INSERT INTO conversations (id, members_rev, last_seq, last_message_id, last_at_ms) VALUES `)
-	args := make([]any, 0, 5*len(convs))
+	args := make([]any, 0, 5*len(convs)+1)
 	for i, c := range convs {
 		if i > 0 {
 			query.WriteByte(',')
@@ -489,9 +492,9 @@ func moveConversations(convs []*lockedConversation, nowMS int64) statement {
 		query.WriteString(`(?,?,?,?,?)`)
 		args = append(args, int64(c.ID), c.MembersRev+c.RelationVersion+int64(c.was), int64(c.LastSeq), int64(c.LastMessageID), nowMS)
 	}
-	query.WriteString(` ON DUPLICATE KEY UPDATE last_seq = IF(members_rev + relation_version + last_seq = VALUES(members_rev), VALUES(last_seq), NULL),` +
+	query.WriteString(` ON DUPLICATE KEY UPDATE last_seq = IF(@@server_id = ? AND members_rev + relation_version + last_seq = VALUES(members_rev), VALUES(last_seq), NULL),` +
 		` last_message_id = VALUES(last_message_id), last_at_ms = VALUES(last_at_ms)`)
-	return statement{query.String(), args}
+	return statement{query.String(), append(args, server)}
 }
 
 // insertOutbox leaves the batch's outbox row: which seqs of which conversations

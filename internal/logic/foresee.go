@@ -42,7 +42,7 @@ func (s *store) storeForeseen(ctx context.Context, batch []*sendReq, ids []im.Co
 // foresee plans a batch from what is remembered; nil if that is not enough.
 func (s *store) foresee(batch []*sendReq, ids []im.ConversationID) *batchPlan {
 	plan := &batchPlan{
-		batch: batch, ids: ids, outcomes: make([]outcome, len(batch)),
+		batch: batch, ids: ids, outcomes: make([]outcome, len(batch)), server: s.life.Load().Server,
 		convs: make(map[im.ConversationID]*lockedConversation, len(ids)),
 	}
 	for _, id := range ids {
@@ -72,6 +72,9 @@ func (s *store) foresee(batch []*sendReq, ids []im.ConversationID) *batchPlan {
 
 // remember keeps what a committed batch knows of its conversations.
 func (s *store) remember(p *batchPlan) {
+	if p.server != s.life.Load().Server {
+		return // of another life
+	}
 	for id, c := range p.convs {
 		s.foreseen.Add(id, c.conversationRow)
 	}

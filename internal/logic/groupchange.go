@@ -202,7 +202,7 @@ func (c *groupChange) save(ctx context.Context) error {
 	}
 	row := c.notice
 	c.conv.was, c.conv.LastSeq, c.conv.LastMessageID = c.conv.LastSeq, row.Seq, row.ID
-	for _, st := range storing([]*messageRow{row}, []*lockedConversation{c.conv}) {
+	for _, st := range storing([]*messageRow{row}, []*lockedConversation{c.conv}, c.s.store.life.Load().Server) {
 		if _, err := c.tx.ExecContext(ctx, st.query, st.args...); err != nil {
 			return fmt.Errorf("store notice: %w", err)
 		}

@@ -50,6 +50,13 @@ func (a *allocator) take(ctx context.Context, n int, after int64) (int64, error)
 	return id, nil
 }
 
+// drop throws the rest of the block away.
+func (a *allocator) drop() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.next, a.end = 0, 0
+}
+
 // fetchBlock takes size ids from the shared counter, in a transaction of its own.
 func fetchBlock(ctx context.Context, db *sqlx.DB, name string, size int64) (int64, error) {
 	var first int64

@@ -93,8 +93,8 @@ func New(ctx context.Context, d Deps) (*Server, error) {
 	return s, nil
 }
 
-// Run sweeps the outbox, presence and dead gateways' topics and tells
-// latecomers until ctx ends.
+// Run sweeps the outbox, presence and dead gateways' topics, tells latecomers and
+// watches the database's server until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.outbox.run(ctx, s.pub.flush) })
@@ -102,6 +102,7 @@ func (s *Server) Run(ctx context.Context) error {
 	wg.Go(func() { s.pub.blind.run(ctx, s.routes) })
 	wg.Go(func() { s.pub.runLate(ctx) })
 	wg.Go(func() { s.sweepTopics(ctx) })
+	wg.Go(func() { s.store.watchLife(ctx) })
 	wg.Wait()
 	return nil
 }

@@ -2,12 +2,12 @@ package logic
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -40,7 +40,7 @@ type store struct {
 	pairs       *lru.Cache[convKey, im.ConversationID]
 	memberCache *lru.Cache[im.ConversationID, *memberList]
 	foreseen    *lru.Cache[im.ConversationID, conversationRow] // see foresee
-	epoch       string
+	life        atomic.Pointer[life]                           // see life.go
 }
 
 func newStore(ctx context.Context, db *sqlx.DB, batches *database.Batches, cfg Config, log *slog.Logger, m *metrics) (*store, error) {
@@ -68,21 +68,8 @@ func newStore(ctx context.Context, db *sqlx.DB, batches *database.Batches, cfg C
 	if seeded.On(seeded.NoUniqueKey) {
 		dropUniqueKey(ctx, db)
 	}
-	s.epoch, err = loadEpoch(ctx, db)
+	_, err = s.look(ctx)
 	return s, err
-}
-
-// loadEpoch returns the name of this life of the sequence space; the first
-// replica to start makes it.
-func loadEpoch(ctx context.Context, db *sqlx.DB) (string, error) {
-	if _, err := db.ExecContext(ctx, `INSERT IGNORE INTO meta (name, value) VALUES ('epoch', ?)`, rand.Text()); err != nil {
-		return "", fmt.Errorf("make epoch: %w", err)
-	}
-	var epoch string
-	if err := db.GetContext(ctx, &epoch, `SELECT value FROM meta WHERE name = 'epoch'`); err != nil {
-		return "", fmt.Errorf("read epoch: %w", err)
-	}
-	return epoch, nil
 }
 
 // resolve finds the conversation of every send, 0 where there is none. The

@@ -32,12 +32,32 @@ func (s *Server) Sync(ctx context.Context, req *logicv1.SyncRequest) (*logicv1.S
 	if !user.Valid() {
 		return nil, im.E(im.KindUnauthorized, "sender_missing", nil)
 	}
+	epoch := s.store.life.Load().Epoch
+	for {
+		resp, err := s.syncIn(ctx, epoch, user, req)
+		if err != nil {
+			return nil, failed(err)
+		}
+		// What was read may come from a server of another life than this.
+		now, err := s.store.look(ctx)
+		if err != nil {
+			return nil, failed(err)
+		}
+		if now.Epoch == epoch {
+			return resp, nil
+		}
+		epoch = now.Epoch
+	}
+}
+
+// syncIn answers a sync in the life of that epoch.
+func (s *Server) syncIn(ctx context.Context, epoch string, user im.UserID, req *logicv1.SyncRequest) (*logicv1.SyncResponse, error) {
 	limit := im.Seq(req.GetLimit())
 	if limit <= 0 {
 		limit = syncDefault
 	}
 	limit = min(limit, syncMax)
-	resp := &logicv1.SyncResponse{Epoch: s.store.epoch, FullResync: req.GetEpoch() != "" && req.GetEpoch() != s.store.epoch}
+	resp := &logicv1.SyncResponse{Epoch: epoch, FullResync: req.GetEpoch() != "" && req.GetEpoch() != epoch}
 	cursors := make(map[im.ConversationID]im.Seq, len(req.GetCursors()))
 	if !resp.GetFullResync() { // cursors of another life mean nothing in this one
 		for _, c := range req.GetCursors() {
@@ -46,7 +66,7 @@ func (s *Server) Sync(ctx context.Context, req *logicv1.SyncRequest) (*logicv1.S
 	}
 	places, err := s.store.memberships(ctx, s.store.db, user)
 	if err != nil {
-		return nil, failed(err)
+		return nil, err
 	}
 	places = slices.DeleteFunc(places, func(m membership) bool {
 		return m.last() <= max(cursors[m.ID], m.FirstSeq-1)
@@ -56,7 +76,7 @@ func (s *Server) Sync(ctx context.Context, req *logicv1.SyncRequest) (*logicv1.S
 	})
 	unread, err := s.store.unread(ctx, user, places)
 	if err != nil {
-		return nil, failed(err)
+		return nil, err
 	}
 	var wants []seqRange // what to read, in this order
 	room := im.Seq(syncMessages)
@@ -74,7 +94,7 @@ func (s *Server) Sync(ctx context.Context, req *logicv1.SyncRequest) (*logicv1.S
 		}
 	}
 	if err := s.fillSync(ctx, resp, places, wants); err != nil {
-		return nil, failed(err)
+		return nil, err
 	}
 	resp.Complete = true
 	for _, c := range resp.GetConversations() {

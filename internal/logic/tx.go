@@ -25,7 +25,8 @@ func newTxSlots(db *sqlx.DB) chan struct{} {
 }
 
 // inTx runs f in a transaction, again if another transaction made the same row
-// just now. f must not keep state from an earlier run. It waits its turn while
+// just now, or if the database is served by another server than the known one (see
+// life). f must not keep state from an earlier run. It waits its turn while
 // ctx lasts. Errors are for callers.
 func (s *store) inTx(ctx context.Context, f func(tx *sqlx.Tx) error) error {
 	select {
@@ -36,8 +37,14 @@ func (s *store) inTx(ctx context.Context, f func(tx *sqlx.Tx) error) error {
 	}
 	for attempt := 1; ; attempt++ {
 		err := database.InTx(ctx, s.db, f)
-		if !database.IsDuplicate(err) || attempt == duplicateTries {
+		elsewhere := database.IsNullRefused(err)
+		if !database.IsDuplicate(err) && !elsewhere || attempt == duplicateTries {
 			return failed(err)
+		}
+		if elsewhere {
+			if _, err := s.look(ctx); err != nil {
+				return failed(err)
+			}
 		}
 	}
 }
