@@ -153,6 +153,10 @@ PROVE ?=
 check-etcd-away: ## people talk for ten minutes while etcd is away
 	@$(GO) run ./cmd/check-delivery -schedule internal/check/schedules/etcd-away.json -rate 100 $(CHECK_FLAGS)
 
+.PHONY: check-failover
+check-failover: ## people talk for two minutes while the database fails over to its replica and back
+	@$(GO) run ./cmd/check-delivery -schedule internal/check/schedules/failover.json -time 2m -rate 200 $(CHECK_FLAGS)
+
 .PHONY: prove-checker
 prove-checker: ## the checker must find each of 25 faults on purpose within a minute
 	PROVE="$(PROVE)" PROVE_TABLE="$(CURDIR)/.local/prove-checker.md" $(GO) test -tags seeded -count=1 -timeout 60m -v -run ProveChecker ./internal/seeded

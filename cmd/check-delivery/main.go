@@ -53,6 +53,7 @@ func verdict(ctx context.Context, args []string) (*check.Verdict, error) {
 	f.StringVar(&o.Base, "base", "", "addresses of a running system, separated by commas; empty: start a cluster")
 	f.StringVar(&o.DSN, "dsn", "", "the MySQL server of the system at -base, for the audit of the database")
 	f.StringVar(&o.Faults, "faults", "", "all, none, or a list of kinds, targets and kind:target pairs")
+	f.BoolVar(&o.Replica, "replica", false, "give the database of the own cluster a replica, and fail over to it")
 	f.StringVar(&tags, "tags", "", "build tags for the services of the own cluster")
 	f.IntVar(&o.Users, "users", 0, "how many people (default 12)")
 	f.IntVar(&o.Rate, "rate", 0, "messages per second, all together (default 800)")

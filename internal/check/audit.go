@@ -13,12 +13,13 @@ import (
 // audit reads the database as it stands into the history. Only conversations of
 // this run's people are read; the outbox is everybody's.
 func (r *run) audit() error {
-	if r.system.dsn == "" {
-		return nil
+	dsn, err := r.system.database()
+	if err != nil || dsn == "" {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, 5*time.Minute)
 	defer cancel()
-	db, err := sql.Open("mysql", r.system.dsn)
+	db, err := sql.Open("mysql", dsn)
 	if err != nil {
 		return err
 	}

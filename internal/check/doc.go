@@ -19,7 +19,7 @@
 //
 // # What is judged
 //
-// The invariants I1 to I16, in the files judge*.go and uploads.go. An operation
+// The invariants I1 to I17, in the files judge*.go and uploads.go. An operation
 // whose outcome is not known may take effect at any later time; it is never
 // counted as failed.
 //

@@ -55,7 +55,7 @@ func Judge(events []Event, b Bounds) *Verdict {
 	v.Results = append(v.Results, x.judgeLiveness(b, v))
 	v.Results = append(v.Results,
 		x.judgeLeaks(), x.judgeAuthority(), x.judgePresence(b), x.judgeResources(b), x.judgeStore(), x.judgeUploads(b),
-		x.judgeLogins(b), x.judgeSlow(b), x.judgeOverload(b))
+		x.judgeLogins(b), x.judgeSlow(b), x.judgeOverload(b), x.judgeFailOver(b))
 	x.count(v)
 	return v
 }

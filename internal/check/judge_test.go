@@ -150,7 +150,9 @@ func groups(from, cid, seq int64) sent {
 // correct is a history without fault.
 func correct() *story {
 	s := opening()
+	s.changeOfRoles(1, SwitchOver)
 	s.private(ann, 1, 1)
+	s.wait(20 * time.Second) // what follows has no fault for an excuse
 	s.private(bea, 1, 2)
 	s.private(ann, 2, 3)
 	s.grouped(cyd, 1, 1)
@@ -197,7 +199,7 @@ func explain(v *Verdict) string {
 func TestJudge_CorrectHistoryIsGreen(t *testing.T) {
 	v := Judge(correct().events, Bounds{})
 	require.True(t, v.Green(), explain(v))
-	require.Len(t, v.Results, 16)
+	require.Len(t, v.Results, 17)
 	for i, r := range v.Results {
 		require.Equal(t, fmt.Sprintf("I%d", i+1), r.ID)
 		require.Empty(t, r.Skipped, r.ID)
@@ -471,6 +473,10 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 			ev[find(t, ev, 1, is(OpToken, dan))].T += time.Second
 			return ev
 		}},
+		{"the epoch of another primary is the one before", "I17", func(t *testing.T, ev []Event) []Event {
+			ev[find(t, ev, 1, is(OpEpoch, 0))].Text = "first"
+			return ev
+		}},
 		{"a send of an overload without an end", "I16", func(_ *testing.T, ev []Event) []Event {
 			return append(ev, Event{T: ev[len(ev)-1].T, Client: gil, ClientID: 9999, Type: imclient.Invoke, Op: imclient.OpSend})
 		}},
@@ -489,7 +495,7 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 		})
 		seen[c.want] = true
 	}
-	require.Len(t, seen, 16, "an invariant without a violation in this table")
+	require.Len(t, seen, 17, "an invariant without a violation in this table")
 }
 
 // What looks odd and is allowed stays green.

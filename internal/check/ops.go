@@ -44,6 +44,10 @@ const (
 	OpLag    = "lag"    // Seq nanoseconds by which a timer of the checker was late
 	OpLeak   = "leak"   // Text, a file, holds what it must not: Reason
 
+	OpEpoch    = "epoch"    // Text is the epoch before fault Conn (invoke) and after (ok, fail for Reason)
+	OpPromoted = "promoted" // Text is the database's primary from now on, by fault Conn
+	OpFenced   = "fenced"   // Text, the primary before fault Conn, is written to: fail if it refuses
+
 	OpRow    = "row"    // a message in the database: Conversation, Seq, ID, From, ClientID, Text
 	OpConv   = "conv"   // a conversation in the database: Seq its counter, Channel its kind
 	OpOutbox = "outbox" // Seq rows are left in the outbox

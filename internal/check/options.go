@@ -25,6 +25,9 @@ type Options struct {
 	DSN string
 	// Faults selects what is done to an own cluster; see ParseFaults. Empty: all.
 	Faults string
+	// Replica gives the database of an own cluster a replica, and fails over to it.
+	// A Schedule that does so turns it on.
+	Replica bool
 	// Schedule, if set, is done instead of what follows from the seed and Faults.
 	Schedule *Schedule
 	// Tags are build tags for the services of an own cluster.
@@ -103,6 +106,9 @@ func (o *Options) command(dir string) string {
 	}
 	if o.Faults != "" {
 		add("faults", o.Faults)
+	}
+	if o.Replica && o.Schedule == nil {
+		b.WriteString(" -replica")
 	}
 	if o.Schedule != nil {
 		add("schedule", filepath.Join(dir, scheduleFile))

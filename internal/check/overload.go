@@ -135,7 +135,7 @@ func (r *run) crowd(ctx context.Context) ([]*crowdMember, bool) {
 	for _, m := range crowd {
 		r.log.add(&Event{Client: m.user.ID, Type: imclient.OK, Op: OpCrowd})
 		r.mu.Lock()
-		if r.system.dsn == "" {
+		if r.system.cluster == nil && r.system.dsn == "" {
 			r.aside = append(r.aside, m.actor)
 		} else { // the database says what was stored; to read it all takes minutes
 			r.unread = append(r.unread, m.actor)

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,6 +50,9 @@ func Run(ctx context.Context, o Options) (*Verdict, error) {
 	}
 	if o.Base != "" {
 		want = nil
+	}
+	if err := o.forRoles(want); err != nil {
+		return nil, err
 	}
 	root := "."
 	if o.Base == "" || o.Bundle == "" {
@@ -253,8 +257,11 @@ func (r *run) inject(ctx context.Context, f *fault) {
 	r.say("fault %d: %s", f.Number, f)
 	r.log.add(&Event{Conn: f.Number, Type: imclient.Invoke, Op: OpFault, Text: f.Target, Reason: f.Kind})
 	do := r.system.inject
-	if f.Hush {
+	switch {
+	case f.Hush:
 		do = r.quieten
+	case slices.Contains(roleKinds, f.Kind):
+		do = r.changeRoles
 	}
 	err := do(r.ctx, f)
 	r.log.add(&Event{Conn: f.Number, Type: imclient.OK, Op: OpFault, Text: f.Target, Reason: f.Kind})

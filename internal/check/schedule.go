@@ -34,6 +34,10 @@ const (
 	Files       = "files"        // a process can open no more files, nor connections
 	Memory      = "memory"       // the kernel kills a process for its memory
 
+	FailOver   = "failover"   // SIGKILL for the database's primary; the replica becomes it
+	SwitchOver = "switchover" // primary and replica of the database swap their roles, as planned
+	Fence      = "fence"      // services lose the primary, which lives; the replica becomes it
+
 	Drop   = "drop"   // NSQ loses every message, and then nobody writes
 	Strand = "strand" // logic loses Redis and nsqd, then dies, and then nobody writes
 )
@@ -45,6 +49,7 @@ var (
 	clockKinds   = []string{ClockAhead, ClockBehind, ClockStrobe}
 	extraKinds   = append([]string{Down, Chaos, DiskFull, Files, Memory}, clockKinds...)
 	hushKinds    = []string{Drop, Strand}
+	roleKinds    = []string{FailOver, SwitchOver, Fence} // of a database with a replica
 )
 
 // ParseFaults reads a selection: "all", "none", or a list of kinds, targets and
@@ -62,7 +67,7 @@ func ParseFaults(text string) (func(kind, target string) bool, error) {
 			return nil, fmt.Errorf("check: an empty item in %q", text)
 		}
 		kind, _, pair := strings.Cut(item, ":")
-		if pair && !slices.Contains(slices.Concat(processKinds, linkKinds, otherKinds, extraKinds, hushKinds), kind) {
+		if pair && !slices.Contains(slices.Concat(processKinds, linkKinds, otherKinds, extraKinds, hushKinds, roleKinds), kind) {
 			return nil, fmt.Errorf("check: no fault of kind %q", kind)
 		}
 	}
@@ -144,6 +149,8 @@ func (p *plan) draw() (fault, bool) {
 		f.Length = p.between(2*time.Second, 8*time.Second)
 	case Chaos:
 		f.Length = p.between(3*time.Second, 15*time.Second)
+	case Fence: // beyond what a statement waits for its answer, sometimes
+		f.Length = p.between(time.Second, 5*time.Second)
 	case DiskFull: // a data file has room for some seconds more
 		f.Length = p.between(5*time.Second, 15*time.Second)
 	case Drop, Strand:

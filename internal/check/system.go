@@ -21,9 +21,11 @@ import (
 // system is what is checked: a cluster of our own, or something that runs.
 type system struct {
 	addresses []string // of gateways, as clients reach them
-	dsn       string   // of the database im_logic; empty if not to be had
+	dsn       string   // of the database im_logic of what runs at Base; empty if not to be had
 	cluster   *cluster.Cluster
 	stateDir  string
+	replica   bool   // the database has one
+	promoted  func() // called in a change of the database's roles, if set
 
 	seed  uint64
 	disks []disk // that can be filled
@@ -37,7 +39,7 @@ type system struct {
 // startSystem starts a cluster with a proxy on every link that can have one, or
 // takes what runs at Base.
 func startSystem(ctx context.Context, o *Options, dir, root string, want func(kind, target string) bool) (*system, error) {
-	s := &system{seed: o.Seed, links: map[string]*tcpproxy.Proxy{}, buses: map[string]*nsqchaos.Proxy{}}
+	s := &system{seed: o.Seed, replica: o.Replica, links: map[string]*tcpproxy.Proxy{}, buses: map[string]*nsqchaos.Proxy{}}
 	if o.Base != "" {
 		s.addresses = strings.Split(o.Base, ",")
 		if o.DSN != "" {
@@ -59,7 +61,7 @@ func startSystem(ctx context.Context, o *Options, dir, root string, want func(ki
 		return nil, err
 	}
 	opts := cluster.Options{
-		StateDir: s.stateDir, Progress: o.Progress,
+		StateDir: s.stateDir, Progress: o.Progress, MySQLReplica: o.Replica, Rerouted: s.rerouted,
 		Env: func(_ *cluster.Cluster, name string, env map[string]string) {
 			if strings.HasPrefix(name, "friend-") { // friendships end and begin hundreds of times here
 				env["IM_FRIEND_REQUESTS_PER_DAY"] = "1000000"
@@ -82,10 +84,6 @@ func startSystem(ctx context.Context, o *Options, dir, root string, want func(ki
 		return nil, err
 	}
 	s.cluster = c
-	if s.dsn, err = c.DSN("im_logic"); err != nil {
-		s.close()
-		return nil, err
-	}
 	for n := 1; n <= 2; n++ {
 		addr, err := s.link(fmt.Sprintf("clients>gateway-%d", n), strings.TrimPrefix(c.GatewayURL(n), "http://"))
 		if err != nil {
@@ -110,7 +108,7 @@ func (s *system) prepare(ctx context.Context, o *Options, root string, want func
 		}
 		return false
 	}
-	if wanted([]string{DiskFull}, "mysql", "uploads", "nsqd") {
+	if wanted([]string{DiskFull}, "mysql", "uploads", "nsqd") && !o.Replica { // either server may be the primary
 		if err := s.mountDisks(ctx); err != nil {
 			_, _ = fmt.Fprintf(o.Progress, "no disk will be full: %v\n", err)
 		}
@@ -150,6 +148,7 @@ func (s *system) extras() []extra {
 			out = append(out, extra{kind, serviceNames})
 		}
 	}
+	out = append(out, s.roleFaults()...)
 	if canLimitFiles() {
 		out = append(out, extra{Files, serviceNames})
 	}
@@ -243,13 +242,17 @@ func (s *system) linkNames() []string {
 	return sortedKeys(s.links)
 }
 
+// processNames are the processes that are started again when they end. The servers
+// of a pair are not.
 func (s *system) processNames() []string {
 	if s.cluster == nil {
 		return nil
 	}
 	var out []string
 	for _, p := range s.cluster.Processes() {
-		out = append(out, p.Name())
+		if !s.replica || !strings.HasPrefix(p.Name(), "mysql") {
+			out = append(out, p.Name())
+		}
 	}
 	return out
 }
