@@ -53,6 +53,21 @@ func (s *system) rerouted(addr string) {
 	}
 }
 
+// replication is the link by which the replica has what the primary commits.
+const replication = "replica>primary"
+
+// replicated returns where the replica reaches a primary at addr.
+func (s *system) replicated(addr string) string {
+	via, err := s.link(replication, addr)
+	if err != nil {
+		return addr
+	}
+	p := s.proxy(replication)
+	p.Retarget(addr)
+	p.Heal()
+	return via
+}
+
 // changeRoles makes the replica of the database the primary, by what befalls the
 // old one, and the old one the replica. The history gets the epoch before and
 // after, the moment from which the new primary takes writes, and whether the old
@@ -79,6 +94,10 @@ func (r *run) changeRoles(ctx context.Context, f *fault) error {
 		sleep(ctx, f.Length)
 		err = c.FailOver(ctx)
 	case FailOver:
+		// It dies when its replica had not everything for a while: what that lacks
+		// nobody may have been told.
+		r.system.proxy(replication).Partition()
+		sleep(ctx, f.Length)
 		c.Process(old.Name).Kill()
 		err = c.FailOver(ctx)
 	}

@@ -34,7 +34,7 @@ const (
 	Files       = "files"        // a process can open no more files, nor connections
 	Memory      = "memory"       // the kernel kills a process for its memory
 
-	FailOver   = "failover"   // SIGKILL for the database's primary; the replica becomes it
+	FailOver   = "failover"   // the database's primary loses its replica and gets SIGKILL; the replica becomes it
 	SwitchOver = "switchover" // primary and replica of the database swap their roles, as planned
 	Fence      = "fence"      // services lose the primary, which lives; the replica becomes it
 
@@ -149,6 +149,8 @@ func (p *plan) draw() (fault, bool) {
 		f.Length = p.between(2*time.Second, 8*time.Second)
 	case Chaos:
 		f.Length = p.between(3*time.Second, 15*time.Second)
+	case FailOver:
+		f.Length = p.between(300*time.Millisecond, 3*time.Second)
 	case Fence: // beyond what a statement waits for its answer, sometimes
 		f.Length = p.between(time.Second, 5*time.Second)
 	case DiskFull: // a data file has room for some seconds more

@@ -61,7 +61,7 @@ func startSystem(ctx context.Context, o *Options, dir, root string, want func(ki
 		return nil, err
 	}
 	opts := cluster.Options{
-		StateDir: s.stateDir, Progress: o.Progress, MySQLReplica: o.Replica, Rerouted: s.rerouted,
+		StateDir: s.stateDir, Progress: o.Progress, MySQLReplica: o.Replica, Rerouted: s.rerouted, Replicated: s.replicated,
 		Env: func(_ *cluster.Cluster, name string, env map[string]string) {
 			if strings.HasPrefix(name, "friend-") { // friendships end and begin hundreds of times here
 				env["IM_FRIEND_REQUESTS_PER_DAY"] = "1000000"

@@ -135,7 +135,14 @@ func (c *Cluster) checkPair(ctx context.Context, program infra.Program) error {
 // the primary holds everything since then.
 func (c *Cluster) joinReplica(ctx context.Context) error {
 	primary, replica, _ := c.pair()
-	if err := replica.Follow(ctx, primary); err != nil {
+	addr := c.addrs[primary.Name]
+	if c.opts.Replicated != nil {
+		addr = c.opts.Replicated(addr)
+	}
+	if err := replica.Follow(ctx, primary, addr); err != nil {
+		return err
+	}
+	if err := replica.CatchUp(ctx, primary); err != nil {
 		return err
 	}
 	if err := primary.RequireAck(ctx, replica); err != nil {

@@ -50,6 +50,9 @@ type Options struct {
 	// services and the database sends them there, and ends their connections to
 	// where it was: who went on to read there would miss what is new.
 	Rerouted func(addr string)
+	// Replicated, if set, returns where the replica reaches a primary at addr. Tests
+	// put a proxy between the two with it.
+	Replicated func(addr string) string
 	// External servers to use instead of own ones.
 	External External
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -57,12 +58,13 @@ func CheckReplication(ctx context.Context, p Program) error {
 	return nil
 }
 
-// replicationWait bounds one step of a change of roles.
-const replicationWait = 30 * time.Second
+// replicationWait is how long the server is asked at a time whether it has
+// executed everything.
+const replicationWait = 20 * time.Second
 
 // withSession calls f with a session that may do everything.
 func (m MySQL) withSession(ctx context.Context, f func(*sql.Conn) error) error {
-	db, err := sql.Open("mysql", m.DSN("")+"?timeout=2s&readTimeout=35s&writeTimeout=5s")
+	db, err := sql.Open("mysql", m.DSN("")+"?timeout=2s&readTimeout=30s&writeTimeout=5s")
 	if err != nil {
 		return err
 	}
@@ -90,13 +92,30 @@ func (m MySQL) run(ctx context.Context, statements ...string) error {
 	})
 }
 
-// Follow makes the server a replica of primary, from where it is itself.
-func (m MySQL) Follow(ctx context.Context, primary MySQL) error {
+// CatchUp lets a new replica execute all that primary has so far, without waiting
+// for its disk: if it dies over that, it is made anew.
+func (m MySQL) CatchUp(ctx context.Context, primary MySQL) error {
+	if err := m.run(ctx, "SET GLOBAL sync_binlog = 0", "SET GLOBAL innodb_flush_log_at_trx_commit = 0"); err != nil {
+		return err
+	}
+	if err := primary.drainTo(ctx, m, false); err != nil {
+		return err
+	}
+	return m.run(ctx, "SET GLOBAL sync_binlog = 1", "SET GLOBAL innodb_flush_log_at_trx_commit = 1", "FLUSH LOCAL BINARY LOGS", "FLUSH LOCAL ENGINE LOGS")
+}
+
+// Follow makes the server a replica of primary, which it reaches at addr, from
+// where it is itself.
+func (m MySQL) Follow(ctx context.Context, primary MySQL, addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
 	return m.run(ctx,
 		"SET GLOBAL rpl_semi_sync_master_enabled = OFF",
 		"SET GLOBAL gtid_slave_pos = @@GLOBAL.gtid_binlog_pos",
-		fmt.Sprintf("CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT=%d, MASTER_USER='%s', MASTER_PASSWORD='%s', MASTER_CONNECT_RETRY=1, MASTER_USE_GTID=slave_pos",
-			primary.Port, primary.User, primary.Password),
+		fmt.Sprintf("CHANGE MASTER TO MASTER_HOST='%s', MASTER_PORT=%s, MASTER_USER='%s', MASTER_PASSWORD='%s', MASTER_CONNECT_RETRY=1, MASTER_USE_GTID=slave_pos",
+			host, port, primary.User, primary.Password),
 		"START SLAVE",
 	)
 }
@@ -107,7 +126,7 @@ func (m MySQL) RequireAck(ctx context.Context, replica MySQL) error {
 	if err := m.awaitReplica(ctx); err != nil {
 		return err
 	}
-	// It catches up first, so that nobody has to wait for that.
+	// It catches up first: nobody has to wait for that.
 	if err := m.drainTo(ctx, replica, false); err != nil {
 		return err
 	}
@@ -159,15 +178,19 @@ func (m MySQL) drainTo(ctx context.Context, replica MySQL, still bool) error {
 // applied returns once the server has executed all up to a GTID position.
 func (m MySQL) applied(ctx context.Context, pos string) error {
 	return m.withSession(ctx, func(conn *sql.Conn) error {
-		var late int
-		if err := conn.QueryRowContext(ctx, "SELECT MASTER_GTID_WAIT(?, ?)", pos, replicationWait.Seconds()).Scan(&late); err != nil {
-			return err
-		}
-		if late != 0 {
+		for {
+			var late int
+			if err := conn.QueryRowContext(ctx, "SELECT MASTER_GTID_WAIT(?, ?)", pos, replicationWait.Seconds()).Scan(&late); err != nil {
+				return err
+			}
+			if late == 0 {
+				return nil
+			}
 			status, err := slaveStatus(ctx, conn)
-			return errors.Join(fmt.Errorf("not at %s after %s: %s %s", pos, replicationWait, status["Last_IO_Error"], status["Last_SQL_Error"]), err)
+			if why := status["Last_IO_Error"] + status["Last_SQL_Error"]; err != nil || why != "" {
+				return errors.Join(fmt.Errorf("not at %s: %s", pos, why), err)
+			}
 		}
-		return nil
 	})
 }
 
