@@ -205,7 +205,7 @@ func (r *run) faults(ctx context.Context, want func(kind, target string) bool) {
 		r.carryOut(ctx, r.o.Schedule.draw(), 0)
 		return
 	}
-	p := newPlan(r.o.Seed, r.system.processNames(), r.system.linkNames(), r.system.extras(), want, r.o.Gap)
+	p := newPlan(r.o.Seed, r.system.mended(), r.system.linkNames(), r.system.extras(), want, r.o.Gap)
 	ending := p.ending(r.o.Duration)
 	r.carryOut(ctx, p.draw, lengthOf(ending))
 	end, _ := ctx.Deadline()

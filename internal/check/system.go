@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -132,7 +133,7 @@ func (s *system) extras() []extra {
 	if s.cluster == nil {
 		return nil
 	}
-	out := []extra{{Down, s.processNames()}}
+	out := []extra{{Down, s.mended()}}
 	s.mu.Lock()
 	out = append(out, extra{Chaos, sortedKeys(s.buses)})
 	s.mu.Unlock()
@@ -242,19 +243,21 @@ func (s *system) linkNames() []string {
 	return sortedKeys(s.links)
 }
 
-// processNames are the processes that are started again when they end. The servers
-// of a pair are not.
 func (s *system) processNames() []string {
 	if s.cluster == nil {
 		return nil
 	}
 	var out []string
 	for _, p := range s.cluster.Processes() {
-		if !s.replica || !strings.HasPrefix(p.Name(), "mysql") {
-			out = append(out, p.Name())
-		}
+		out = append(out, p.Name())
 	}
 	return out
+}
+
+// mended are the processes that are started again when they end: the servers of a
+// pair are not.
+func (s *system) mended() []string {
+	return slices.DeleteFunc(s.processNames(), func(name string) bool { return s.replica && strings.HasPrefix(name, "mysql") })
 }
 
 // close ends an own cluster and every proxy.

@@ -73,11 +73,7 @@ func (r *run) sample(ctx context.Context) {
 	if r.system.cluster == nil {
 		return
 	}
-	for _, name := range r.system.processNames() {
-		_, _, replica := strings.Cut(name, "-")
-		if !replica {
-			continue // servers that are not ours
-		}
+	for _, name := range serviceNames {
 		e := Event{Type: imclient.OK, Op: OpSample, Text: name}
 		if readMetrics(ctx, "http://"+r.system.cluster.Addr(name+"/debug")+"/metrics", &e) == nil {
 			r.log.add(&e)

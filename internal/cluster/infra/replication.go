@@ -43,6 +43,7 @@ func (m MySQL) replicationArgs() []string {
 		"--rpl-semi-sync-master-wait-no-slave=ON",
 		fmt.Sprintf("--rpl-semi-sync-master-timeout=%d", ackTimeout),
 		"--rpl-semi-sync-slave-enabled=ON",
+		"--rpl-semi-sync-slave-kill-conn-timeout=1", // it says good-bye to its primary, which may be dead
 	}
 }
 
@@ -98,7 +99,7 @@ func (m MySQL) CatchUp(ctx context.Context, primary MySQL) error {
 	if err := m.run(ctx, "SET GLOBAL sync_binlog = 0", "SET GLOBAL innodb_flush_log_at_trx_commit = 0"); err != nil {
 		return err
 	}
-	if err := primary.drainTo(ctx, m, false); err != nil {
+	if err := primary.drainTo(ctx, m); err != nil {
 		return err
 	}
 	return m.run(ctx, "SET GLOBAL sync_binlog = 1", "SET GLOBAL innodb_flush_log_at_trx_commit = 1", "FLUSH LOCAL BINARY LOGS", "FLUSH LOCAL ENGINE LOGS")
@@ -127,13 +128,18 @@ func (m MySQL) RequireAck(ctx context.Context, replica MySQL) error {
 		return err
 	}
 	// It catches up first: nobody has to wait for that.
-	if err := m.drainTo(ctx, replica, false); err != nil {
+	if err := m.drainTo(ctx, replica); err != nil {
 		return err
 	}
-	if err := m.run(ctx, "SET GLOBAL rpl_semi_sync_master_enabled = ON"); err != nil {
-		return err
-	}
-	return m.drainTo(ctx, replica, true)
+	return m.run(ctx,
+		"CREATE DATABASE IF NOT EXISTS replication",
+		"CREATE TABLE IF NOT EXISTS replication.beat (id INT PRIMARY KEY, n BIGINT NOT NULL)",
+		"SET GLOBAL rpl_semi_sync_master_enabled = ON",
+		// A commit that is under way at this moment does not wait for the replica, or
+		// waits for an answer that it was not asked for. Both stand in the log before
+		// this one, with whose answer the replica has them, too.
+		"INSERT INTO replication.beat VALUES (1, 1) ON DUPLICATE KEY UPDATE n = n + 1",
+	)
 }
 
 // awaitReplica returns once a replica is connected that answers.
@@ -155,18 +161,10 @@ func (m MySQL) awaitReplica(ctx context.Context) error {
 	})
 }
 
-// drainTo returns once replica has what the server has committed. With still,
-// commits that are under way are waited for: one may have begun before the server
-// was told to wait for the replica.
-func (m MySQL) drainTo(ctx context.Context, replica MySQL, still bool) error {
+// drainTo returns once replica has executed what the server has committed.
+func (m MySQL) drainTo(ctx context.Context, replica MySQL) error {
 	var pos string
 	err := m.withSession(ctx, func(conn *sql.Conn) error {
-		if still {
-			if _, err := conn.ExecContext(ctx, "FLUSH TABLES WITH READ LOCK"); err != nil {
-				return err
-			}
-			defer func() { _, _ = conn.ExecContext(ctx, "UNLOCK TABLES") }()
-		}
 		return conn.QueryRowContext(ctx, "SELECT @@GLOBAL.gtid_binlog_pos").Scan(&pos)
 	})
 	if err != nil {
@@ -210,7 +208,7 @@ func (m MySQL) Demote(ctx context.Context) error {
 // all that it committed has to be received first.
 func (m MySQL) Detach(ctx context.Context, old *MySQL) error {
 	if old != nil {
-		if err := old.drainTo(ctx, m, false); err != nil {
+		if err := old.drainTo(ctx, m); err != nil {
 			return err
 		}
 	}
