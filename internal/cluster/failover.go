@@ -130,9 +130,8 @@ func (c *Cluster) checkPair(ctx context.Context, program infra.Program) error {
 	return infra.CheckReplication(ctx, program)
 }
 
-// joinReplica makes the replica follow the primary, and commits wait for it. It
-// begins where it is itself, which for a new server is the beginning: the log of
-// the primary holds everything since then.
+// joinReplica makes the replica follow the primary from where it is itself, and
+// commits wait for it.
 func (c *Cluster) joinReplica(ctx context.Context) error {
 	primary, replica, _ := c.pair()
 	addr := c.addrs[primary.Name]
@@ -140,9 +139,6 @@ func (c *Cluster) joinReplica(ctx context.Context) error {
 		addr = c.opts.Replicated(addr)
 	}
 	if err := replica.Follow(ctx, primary, addr); err != nil {
-		return err
-	}
-	if err := replica.CatchUp(ctx, primary); err != nil {
 		return err
 	}
 	if err := primary.RequireAck(ctx, replica); err != nil {
@@ -205,8 +201,8 @@ func (c *Cluster) promote(ctx context.Context, old, next infra.MySQL) error {
 }
 
 // Rebuild makes what was the primary before a FailOver the replica of the new
-// one, from nothing: it may hold transactions that nobody acknowledged and that
-// the new primary does not have. It has another server id then, for it skips
+// one, as a copy of that: it may hold transactions that nobody acknowledged and
+// that the new primary does not have. It has another server id then, for it skips
 // transactions that carry its own.
 func (c *Cluster) Rebuild(ctx context.Context) error {
 	c.roles.turn.Lock()
@@ -229,6 +225,9 @@ func (c *Cluster) Rebuild(ctx context.Context) error {
 	c.roles.mu.Unlock()
 	c.setPair(primary, replica, false)
 	if err := p.Start(ctx); err != nil {
+		return err
+	}
+	if err := replica.CopyFrom(ctx, primary); err != nil {
 		return err
 	}
 	return c.joinReplica(ctx)

@@ -43,7 +43,7 @@ type Options struct {
 	// MySQLReplica adds a second database server, mysql-2, which has every
 	// transaction before its COMMIT is answered, and can take over: see
 	// FailOver. It is for trying that out: the state folder must be new, neither
-	// server is started again after a crash, and the whole history stays on disk.
+	// server is started again after a crash, and their binary logs stay on disk.
 	MySQLReplica bool
 	// Rerouted, if set, is told in a change of roles where the database is reached
 	// from then on, while no server takes writes. Whoever stands between the

@@ -1,14 +1,21 @@
 package infra
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Two servers of a pair are told from all others by MySQL.ServerID. The replica
@@ -20,6 +27,9 @@ import (
 // year. When it is over, a primary would go on alone without a word, and what it
 // then acknowledges would be lost in the next fail-over.
 const ackTimeout = 365 * 24 * 60 * 60 * 1000
+
+// beatDatabase holds what is written only to see that it arrives.
+const beatDatabase = "replication"
 
 // replicationArgs make the server one of a pair.
 func (m MySQL) replicationArgs() []string {
@@ -93,16 +103,49 @@ func (m MySQL) run(ctx context.Context, statements ...string) error {
 	})
 }
 
-// CatchUp lets a new replica execute all that primary has so far, without waiting
-// for its disk: if it dies over that, it is made anew.
-func (m MySQL) CatchUp(ctx context.Context, primary MySQL) error {
-	if err := m.run(ctx, "SET GLOBAL sync_binlog = 0", "SET GLOBAL innodb_flush_log_at_trx_commit = 0"); err != nil {
+// CopyFrom fills a new server with the databases of primary, as they stand at one
+// moment of its log, and notes that moment as where Follow begins.
+func (m MySQL) CopyFrom(ctx context.Context, primary MySQL) error {
+	g, ctx := errgroup.WithContext(ctx) // the end of one is the end of the other
+	dump, err := primary.client(ctx, "mariadb-dump", "--single-transaction", "--master-data", "--gtid", "--databases", beatDatabase)
+	if err != nil {
 		return err
 	}
-	if err := primary.drainTo(ctx, m); err != nil {
+	load, err := m.client(ctx, "mariadb", "--init-command=SET sql_log_bin = 0")
+	if err != nil {
 		return err
 	}
-	return m.run(ctx, "SET GLOBAL sync_binlog = 1", "SET GLOBAL innodb_flush_log_at_trx_commit = 1", "FLUSH LOCAL BINARY LOGS", "FLUSH LOCAL ENGINE LOGS")
+	dump.Args = append(dump.Args, m.Databases...)
+	r, w := io.Pipe()
+	dump.Stdout, load.Stdin = w, r
+	g.Go(func() error { return errors.Join(runQuietly(dump), w.Close()) })
+	g.Go(func() error { return errors.Join(runQuietly(load), r.Close()) })
+	return g.Wait()
+}
+
+// runQuietly runs a command; its error says what the command did.
+func runQuietly(cmd *exec.Cmd) error {
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", filepath.Base(cmd.Path), err, said.Bytes())
+	}
+	return nil
+}
+
+// client is a command of the server's own package, logged in to it.
+func (m MySQL) client(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
+	path := filepath.Join(m.Program.Root, "usr/bin", name)
+	if m.Program.Root == "" {
+		var ok bool
+		if path, ok = lookServer(name); !ok {
+			return nil, fmt.Errorf("%s is there but %s is not", m.Program.Path, name)
+		}
+	}
+	args = append([]string{"--no-defaults", "--host=127.0.0.1", "--port=" + strconv.Itoa(m.Port), "--user=" + m.User}, args...)
+	cmd := exec.CommandContext(ctx, path, args...) //nolint:gosec // a program we found ourselves
+	cmd.Env = append(append(os.Environ(), m.Program.Env...), "MYSQL_PWD="+m.Password)
+	return cmd, nil
 }
 
 // Follow makes the server a replica of primary, which it reaches at addr, from
@@ -114,7 +157,7 @@ func (m MySQL) Follow(ctx context.Context, primary MySQL, addr string) error {
 	}
 	return m.run(ctx,
 		"SET GLOBAL rpl_semi_sync_master_enabled = OFF",
-		"SET GLOBAL gtid_slave_pos = @@GLOBAL.gtid_binlog_pos",
+		"SET GLOBAL gtid_slave_pos = @@GLOBAL.gtid_current_pos",
 		fmt.Sprintf("CHANGE MASTER TO MASTER_HOST='%s', MASTER_PORT=%s, MASTER_USER='%s', MASTER_PASSWORD='%s', MASTER_CONNECT_RETRY=1, MASTER_USE_GTID=slave_pos",
 			host, port, primary.User, primary.Password),
 		"START SLAVE",
@@ -132,13 +175,13 @@ func (m MySQL) RequireAck(ctx context.Context, replica MySQL) error {
 		return err
 	}
 	return m.run(ctx,
-		"CREATE DATABASE IF NOT EXISTS replication",
-		"CREATE TABLE IF NOT EXISTS replication.beat (id INT PRIMARY KEY, n BIGINT NOT NULL)",
+		"CREATE DATABASE IF NOT EXISTS "+beatDatabase,
+		"CREATE TABLE IF NOT EXISTS "+beatDatabase+".beat (id INT PRIMARY KEY, n BIGINT NOT NULL)",
 		"SET GLOBAL rpl_semi_sync_master_enabled = ON",
 		// A commit that is under way at this moment does not wait for the replica, or
 		// waits for an answer that it was not asked for. Both stand in the log before
 		// this one, with whose answer the replica has them, too.
-		"INSERT INTO replication.beat VALUES (1, 1) ON DUPLICATE KEY UPDATE n = n + 1",
+		"INSERT INTO "+beatDatabase+".beat VALUES (1, 1) ON DUPLICATE KEY UPDATE n = n + 1",
 	)
 }
 
