@@ -109,6 +109,26 @@ func TestMySQL_ReadyIsNotFooledByAnotherServerOnThePort(t *testing.T) {
 	}
 }
 
+// What a pair needs is MariaDB's own: another server is named, and not tried.
+func TestCheckReplication_NamesAServerThatCannot(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "mysqld")
+	if err := os.WriteFile(file, []byte("#!/bin/sh\necho 'mysqld  Ver 8.4.3 for Linux on x86_64 (MySQL Community Server - GPL)'\n"), 0o700); err != nil { //nolint:gosec // a script
+		t.Fatal(err)
+	}
+	if err := CheckReplication(t.Context(), Program{Path: file}); err == nil || !strings.Contains(err.Error(), "8.4.3") {
+		t.Errorf("got %v, want an error that names it", err)
+	}
+	program, err := FindMySQL(t.Context(), t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if version, err := program.Version(t.Context()); err == nil && strings.Contains(version, "MariaDB") {
+		if err := CheckReplication(t.Context(), program); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestFreePort_IsFreeAndOutsideTheRangeOfOutgoingConnections(t *testing.T) {
 	for range 50 {
 		port, err := FreePort()
