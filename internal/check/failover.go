@@ -113,12 +113,17 @@ func (r *run) changeRoles(ctx context.Context, f *fault) error {
 }
 
 // epochBefore asks for the epoch of now.
-func (r *run) epochBefore(ctx context.Context, f *fault) (string, error) {
-	answer, err := r.actors[0].api.Sync(ctx, "", nil)
+func (r *run) epochBefore(ctx context.Context, f *fault) (epoch string, err error) {
+	until(ctx, func(ctx context.Context) error { // the fault before may be felt still
+		var answer imclient.SyncAnswer
+		answer, err = r.actors[0].api.Sync(ctx, "", nil)
+		epoch = answer.Epoch
+		return err
+	})
 	if err == nil {
-		r.log.add(&Event{Conn: f.Number, Type: imclient.Invoke, Op: OpEpoch, Text: answer.Epoch})
+		r.log.add(&Event{Conn: f.Number, Type: imclient.Invoke, Op: OpEpoch, Text: epoch})
 	}
-	return answer.Epoch, err
+	return epoch, err
 }
 
 // epochAfter asks with the epoch of before until another is named: with the first

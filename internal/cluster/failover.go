@@ -31,22 +31,25 @@ var ErrNoReplica = errors.New("no replica has everything that was acknowledged")
 // fenceLimit is how long a primary that does not answer is asked to stop writing.
 const fenceLimit = 4 * time.Second
 
-// Primary is the database server that takes writes. The other one of a pair
-// becomes it by FailOver and SwitchOver.
+// Primary is the database server of the cluster's own that takes writes. The other
+// one of a pair becomes it by FailOver and SwitchOver.
 func (c *Cluster) Primary() infra.MySQL {
-	c.roles.mu.Lock()
-	defer c.roles.mu.Unlock()
-	return c.roles.servers[0]
+	primary, _, _ := c.pair()
+	return primary
 }
 
-// pair returns the primary and the replica.
+// pair returns the primary and the replica, without a name if there is none.
 func (c *Cluster) pair() (primary, replica infra.MySQL, inStep bool) {
 	c.roles.mu.Lock()
 	defer c.roles.mu.Unlock()
-	if len(c.roles.servers) < 2 {
-		return c.roles.servers[0], infra.MySQL{}, false
+	for i, m := range c.roles.servers {
+		if i == 0 {
+			primary = m
+		} else {
+			replica = m
+		}
 	}
-	return c.roles.servers[0], c.roles.servers[1], c.roles.inStep
+	return primary, replica, c.roles.inStep
 }
 
 func (c *Cluster) setPair(primary, replica infra.MySQL, inStep bool) {

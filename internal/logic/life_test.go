@@ -123,6 +123,20 @@ func TestG7_NoSeqIsGivenUnderTheEpochOfAnotherServer(t *testing.T) {
 	require.True(t, again.GetDuplicate())
 }
 
+// That is how whoever restores a backup tells clients to start afresh.
+func TestG7_ADeletedEpochIsAnotherEpoch(t *testing.T) {
+	h := newHarness(t)
+	h.befriend(1, 2)
+	h.mustSend(privateSend(1, 2, 1, "hi"))
+	before := syncOf(t, h.Server, 2, "").GetEpoch()
+	_, err := h.store.db.ExecContext(t.Context(), `DELETE FROM meta WHERE name = 'epoch'`)
+	require.NoError(t, err)
+	resp := syncOf(t, h.Server, 2, before)
+	require.True(t, resp.GetFullResync())
+	require.NotEqual(t, before, resp.GetEpoch())
+	require.Equal(t, h.noted("epoch"), resp.GetEpoch())
+}
+
 // A database from before it said which server it is on keeps its epoch.
 func TestLife_AnOldDatabaseKeepsItsEpoch(t *testing.T) {
 	h := newHarness(t)
