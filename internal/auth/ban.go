@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -17,7 +16,10 @@ import (
 // wrote stays.
 func Ban(ctx context.Context, db *sqlx.DB, who string) (im.UserID, error) {
 	return setBanned(ctx, db, who, func(ctx context.Context, tx *sqlx.Tx, a account) error {
-		now := time.Now()
+		now, err := dbTime(ctx, tx)
+		if err != nil {
+			return err
+		}
 		notBefore := nextNotBefore(a, now)
 		if _, err := tx.ExecContext(ctx, "UPDATE users SET banned_at = ?, not_before = ? WHERE id = ?", now.UnixMilli(), notBefore, a.ID); err != nil {
 			return err

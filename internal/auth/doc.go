@@ -13,6 +13,9 @@
 // password, which ends all of the user's. Each writes a revocation, which
 // gateways poll, in the transaction that ends the session.
 //
+// Every time that is stored or put into a token is the database's: a replica's own
+// clock may be wrong.
+//
 // Locks are taken in this order: user, login session, refresh token, then the
 // revocations' id row; so a login, a refresh and a reset of one user happen one
 // after the other, and none issues a token past a reset that it did not see.

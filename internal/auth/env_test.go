@@ -40,6 +40,7 @@ type env struct {
 	dsn   string
 	logs  *buffer
 	mails *mailbox
+	off   time.Duration // how far the database's clock is from ours
 
 	// redisTimeout of an operation; 0: as in service, which a busy test machine
 	// may well take.
@@ -143,7 +144,7 @@ func (e *env) mustLogin(email string) *authv1.LoggedIn {
 	return res.GetLogin()
 }
 
-// verify checks a token as a gateway would.
+// verify checks a token as a gateway would whose clock is the database's.
 func (e *env) verify(raw string) (token.Claims, error) {
 	e.t.Helper()
 	res, err := e.Keys(e.t.Context(), &authv1.KeysRequest{})
@@ -152,7 +153,7 @@ func (e *env) verify(raw string) (token.Claims, error) {
 	for _, k := range res.GetKeys() {
 		keys[k.GetKid()] = k.GetKey()
 	}
-	return token.NewVerifier(keys, token.DefaultIssuer, token.DefaultAudience, token.DefaultLeeway).Verify(raw)
+	return token.NewVerifier(keys, token.DefaultIssuer, token.DefaultAudience, token.DefaultLeeway+e.off).Verify(raw)
 }
 
 func (e *env) mustVerify(raw string) token.Claims {

@@ -97,7 +97,7 @@ func (s *Server) enter(ctx context.Context, user im.UserID, proved, rehashed str
 	if err != nil {
 		return nil, err
 	}
-	a.LastLoginAt = time.Now().UnixMilli()
+	a.LastLoginAt = g.now.UnixMilli()
 	s.profiles.drop(user)
 	return s.answer(a, g)
 }
@@ -132,9 +132,16 @@ func (s *Server) register(ctx context.Context, in *authv1.RegisterRequest) (acco
 	}
 	a := account{
 		ID: id, Name: name, NameKey: nameKey(name), Email: sql.NullString{String: email, Valid: true}, Password: hash,
-		Avatar: generatedAvatar(id), ClientType: clientWeb, CreatedAt: time.Now().UnixMilli(),
+		Avatar: generatedAvatar(id), ClientType: clientWeb,
 	}
-	err = s.store.inTx(ctx, func(tx *sqlx.Tx) error { return insertAccount(ctx, tx, a) })
+	err = s.store.inTx(ctx, func(tx *sqlx.Tx) error {
+		now, err := dbTime(ctx, tx)
+		if err != nil {
+			return err
+		}
+		a.CreatedAt = now.UnixMilli()
+		return insertAccount(ctx, tx, a)
+	})
 	if database.IsDuplicate(err) { // somebody was faster
 		if taken := s.checkFree(ctx, email, a.NameKey); taken != nil {
 			return account{}, taken
@@ -197,7 +204,10 @@ func (s *Server) resetPassword(ctx context.Context, in *authv1.ResetPasswordRequ
 		if err != nil {
 			return err
 		}
-		now := time.Now()
+		now, err := dbTime(ctx, tx)
+		if err != nil {
+			return err
+		}
 		// Before the revocation, whose id row must be locked last.
 		notBefore := nextNotBefore(a, now)
 		if _, err := tx.ExecContext(ctx, "UPDATE users SET password = ?, not_before = ? WHERE id = ?", hash, notBefore, a.ID); err != nil {

@@ -140,16 +140,20 @@ func (s *Server) accountOf(ctx context.Context, provider string, who subject) (a
 	if err != nil {
 		return account{}, false, err
 	}
-	now := time.Now()
 	for _, name := range nameCandidates(provider, who) {
 		a = account{
 			ID: id, Name: name, NameKey: nameKey(name), Email: sql.NullString{}, ShownEmail: who.email(),
-			Avatar: who.avatar(), Bio: who.bio(), ClientType: clientWeb, CreatedAt: now.UnixMilli(),
+			Avatar: who.avatar(), Bio: who.bio(), ClientType: clientWeb,
 		}
 		if a.Avatar == "" {
 			a.Avatar = generatedAvatar(id)
 		}
 		err = s.store.inTx(ctx, func(tx *sqlx.Tx) error {
+			now, err := dbTime(ctx, tx)
+			if err != nil {
+				return err
+			}
+			a.CreatedAt = now.UnixMilli()
 			if err := insertAccount(ctx, tx, a); err != nil {
 				return err
 			}

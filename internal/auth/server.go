@@ -64,7 +64,7 @@ func New(ctx context.Context, cfg Config, db *sqlx.DB, rdb *redis.Client, log *s
 	if err := st.ensureKey(ctx); err != nil {
 		return nil, fmt.Errorf("auth: signing key: %w", err)
 	}
-	if err := st.ensureBot(ctx, cfg.Bot, time.Now()); err != nil {
+	if err := st.ensureBot(ctx, cfg.Bot); err != nil {
 		return nil, fmt.Errorf("auth: bot: %w", err)
 	}
 	keys := &keyring{store: st, issuer: cfg.Issuer, audience: cfg.Audience}
@@ -127,7 +127,7 @@ func (s *Server) attend(ctx context.Context, task string, f func(context.Context
 
 func (s *Server) purge(ctx context.Context) error {
 	for {
-		n, err := s.store.purge(ctx, time.Now(), purgeBatch)
+		n, err := s.store.purge(ctx, purgeBatch)
 		if err != nil || n < purgeBatch {
 			return err
 		}
@@ -243,7 +243,7 @@ func (s *Server) Keys(context.Context, *authv1.KeysRequest) (*authv1.KeysRespons
 // Revocations returns what was revoked after a cursor and still matters, oldest
 // first, at most 5,000: after a full answer, ask again with its last id.
 func (s *Server) Revocations(ctx context.Context, in *authv1.RevocationsRequest) (*authv1.RevocationsResponse, error) {
-	found, err := s.store.revocations(ctx, in.GetAfter(), time.Now(), maxRevocations)
+	found, err := s.store.revocations(ctx, in.GetAfter(), maxRevocations)
 	if err != nil {
 		return nil, err
 	}

@@ -48,6 +48,7 @@ func newSessionID() string {
 
 // grant is a token about to be issued.
 type grant struct {
+	now        time.Time // the database's
 	session    string
 	refresh    string
 	issued     time.Time
@@ -61,29 +62,32 @@ func (s *Server) begin(ctx context.Context, tx *sqlx.Tx, a account, newPassword 
 	if a.BannedAt != 0 {
 		return grant{}, im.E(im.KindForbidden, "account_banned", nil)
 	}
-	now := time.Now()
-	g := grant{session: newSessionID(), sessionEnd: now.Add(s.cfg.SessionTTL)}
+	now, err := dbTime(ctx, tx)
+	if err != nil {
+		return grant{}, err
+	}
+	g := grant{now: now, session: newSessionID(), sessionEnd: now.Add(s.cfg.SessionTTL)}
 	if err := insertSession(ctx, tx, g.session, a.ID, now, g.sessionEnd); err != nil {
 		return g, err
 	}
 	if newPassword != "" {
 		a.Password = newPassword
 	}
-	return g, s.issue(ctx, tx, &g, a, now, true)
+	return g, s.issue(ctx, tx, &g, a, true)
 }
 
 // issue makes the tokens of g. The user's row is locked, so it sees every
 // password reset that is not going to see these tokens.
-func (s *Server) issue(ctx context.Context, tx *sqlx.Tx, g *grant, a account, now time.Time, login bool) error {
+func (s *Server) issue(ctx context.Context, tx *sqlx.Tx, g *grant, a account, login bool) error {
 	// Tokens issued before not_before are revoked: this one must not be.
-	iat := max(now.Unix(), a.NotBefore)
+	iat := max(g.now.Unix(), a.NotBefore)
 	g.issued = time.Unix(iat, 0)
-	g.expires = now.Add(s.cfg.AccessTTL).Truncate(time.Second)
+	g.expires = g.now.Add(s.cfg.AccessTTL).Truncate(time.Second)
 	if g.expires.After(g.sessionEnd) {
 		g.expires = g.sessionEnd.Truncate(time.Second)
 	}
 	g.refresh = newSecretText()
-	until := now.Add(s.cfg.RefreshTTL)
+	until := g.now.Add(s.cfg.RefreshTTL)
 	if until.After(g.sessionEnd) {
 		until = g.sessionEnd
 	}
@@ -91,7 +95,7 @@ func (s *Server) issue(ctx context.Context, tx *sqlx.Tx, g *grant, a account, no
 		return err
 	}
 	if login {
-		a.LastLoginAt = now.UnixMilli()
+		a.LastLoginAt = g.now.UnixMilli()
 	}
 	_, err := tx.ExecContext(ctx,
 		"UPDATE users SET password = ?, last_login_at = ?, token_at = ?, token_until = ? WHERE id = ?",
@@ -101,7 +105,7 @@ func (s *Server) issue(ctx context.Context, tx *sqlx.Tx, g *grant, a account, no
 
 // answer signs the access token of a grant that is in the database.
 func (s *Server) answer(a account, g grant) (*authv1.LoggedIn, error) {
-	access, err := s.keys.signer(time.Now()).Sign(token.Claims{
+	access, err := s.keys.signer(g.now).Sign(token.Claims{
 		UserID: a.ID, Name: a.Name, Email: a.email(), Avatar: a.Avatar, SessionID: g.session,
 		IssuedAt: g.issued, ExpiresAt: g.expires,
 	})
@@ -110,7 +114,7 @@ func (s *Server) answer(a account, g grant) (*authv1.LoggedIn, error) {
 	}
 	return &authv1.LoggedIn{
 		User: pbUser(a), AccessToken: access, ExpiresAt: g.expires.Unix(),
-		TtlSeconds: max(0, g.expires.Unix()-time.Now().Unix()), RefreshToken: g.refresh,
+		TtlSeconds: max(0, g.expires.Unix()-g.now.Unix()), RefreshToken: g.refresh,
 	}, nil
 }
 
@@ -143,7 +147,10 @@ func (s *Server) refresh(ctx context.Context, raw string) (*authv1.LoggedIn, err
 		if err != nil {
 			return err
 		}
-		now := time.Now()
+		now, err := dbTime(ctx, tx)
+		if err != nil {
+			return err
+		}
 		fresh, err := useRefresh(ctx, tx, hash, now)
 		if err != nil {
 			return err
@@ -157,8 +164,8 @@ func (s *Server) refresh(ctx context.Context, raw string) (*authv1.LoggedIn, err
 			refused = refreshInvalid(errors.New("session over"))
 			return nil
 		}
-		g = grant{session: session.ID, sessionEnd: time.UnixMilli(session.ExpiresAt)}
-		return s.issue(ctx, tx, &g, user, now, false)
+		g = grant{now: now, session: session.ID, sessionEnd: time.UnixMilli(session.ExpiresAt)}
+		return s.issue(ctx, tx, &g, user, false)
 	})
 	switch {
 	case errors.Is(err, errNoRow):
@@ -205,7 +212,11 @@ func (s *Server) logout(ctx context.Context, user im.UserID, session string) err
 		if err != nil {
 			return err
 		}
-		return s.end(ctx, tx, a, session, time.Now())
+		now, err := dbTime(ctx, tx)
+		if err != nil {
+			return err
+		}
+		return s.end(ctx, tx, a, session, now)
 	})
 	if errors.Is(err, errNoRow) {
 		return nil
@@ -219,16 +230,16 @@ func (s *Server) logout(ctx context.Context, user im.UserID, session string) err
 // nextNotBefore is the second from which tokens issued after now count while
 // none issued before does.
 func nextNotBefore(user account, now time.Time) int64 {
-	// A replica whose clock is ahead may have issued tokens in our future, and
-	// others in this very second.
+	// Tokens may have been issued in this very second, and in our future if the
+	// database's clock has been set back.
 	return max(now.Unix(), min(user.TokenAt, now.Add(maxAhead).Unix())) + 1
 }
 
 // endAll ends every login session of a user whose row is locked, and every
 // token issued before notBefore.
 func endAll(ctx context.Context, tx *sqlx.Tx, user account, notBefore int64, now time.Time) error {
-	// Beyond what notBefore covers there are tokens only if the clocks of replicas
-	// are far apart. Those are told by their sessions.
+	// Beyond what notBefore covers there are tokens only if the database's clock has
+	// been set back far. Those are told by their sessions.
 	var sessions []string
 	if user.TokenAt >= notBefore {
 		if err := tx.SelectContext(ctx, &sessions, "SELECT id FROM login_sessions WHERE user_id = ? AND ended_at = 0", user.ID); err != nil {

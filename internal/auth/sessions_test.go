@@ -293,7 +293,7 @@ func TestG16_NoTokenSlipsPastARacingReset(t *testing.T) {
 func TestG16_TokenOfAFastClockIsRevokedToo(t *testing.T) {
 	e := newEnv(t, debugMode)
 	u := e.newUser()
-	// A replica whose clock is 20 s ahead has issued a token.
+	// The database's clock has been set back by 20 s since a login.
 	ahead := token.Claims{UserID: im.UserID(u.GetId()), SessionID: "s", IssuedAt: time.Now().Add(20 * time.Second)}
 	_, err := e.db.Exec("UPDATE users SET token_at = ? WHERE id = ?", ahead.IssuedAt.Unix(), u.GetId())
 	require.NoError(t, err)
@@ -303,8 +303,8 @@ func TestG16_TokenOfAFastClockIsRevokedToo(t *testing.T) {
 	require.False(t, e.revoked(e.mustVerify(e.mustLogin(u.GetEmail()).GetAccessToken())), "and a new one counts at once")
 }
 
-// The replica that resets has a clock an hour behind the one that logged in: the
-// token is ended by its session, as no time can end it.
+// The database's clock has been set back by an hour since a login: its token is
+// ended by its session, as no time can end it.
 func TestG16_TokenOfAClockFarAheadIsRevokedToo(t *testing.T) {
 	e := newEnv(t, debugMode)
 	u := e.newUser()

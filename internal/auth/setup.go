@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"fmt"
-	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -37,7 +36,7 @@ func (s store) ensureSecret(ctx context.Context, name string) ([]byte, error) {
 }
 
 // ensureBot makes user 1 or brings him up to date with the configuration.
-func (s store) ensureBot(ctx context.Context, cfg BotConfig, now time.Time) error {
+func (s store) ensureBot(ctx context.Context, cfg BotConfig) error {
 	name, err := cleanName(cfg.Name)
 	if err != nil {
 		return err
@@ -56,6 +55,10 @@ func (s store) ensureBot(ctx context.Context, cfg BotConfig, now time.Time) erro
 			return err
 		}
 		if n, err := res.RowsAffected(); err != nil || n > 0 {
+			return err
+		}
+		now, err := dbTime(ctx, tx)
+		if err != nil {
 			return err
 		}
 		return insertAccount(ctx, tx, account{

@@ -74,6 +74,14 @@ func storeError(err error) error {
 	return im.E(im.KindInternal, "internal", err)
 }
 
+// dbTime is the clock that all replicas share: whatever is stored or put into a
+// token has its time from it.
+func dbTime(ctx context.Context, q sqlx.QueryerContext) (time.Time, error) {
+	var now time.Time
+	err := sqlx.GetContext(ctx, q, &now, "SELECT UTC_TIMESTAMP(3)")
+	return now, err
+}
+
 func (s store) accountByEmail(ctx context.Context, email string) (account, error) {
 	var a account
 	err := s.db.GetContext(ctx, &a, "SELECT "+accountColumns+" FROM users WHERE email = ?", email)
@@ -117,9 +125,9 @@ func (s store) nameTaken(ctx context.Context, key string) (bool, error) {
 	return s.exists(ctx, "SELECT COUNT(*) FROM users WHERE name_key = ?", key)
 }
 
-func (s store) exists(ctx context.Context, query string, arg any) (bool, error) {
+func (s store) exists(ctx context.Context, query string, args ...any) (bool, error) {
 	var n int
-	err := s.db.GetContext(ctx, &n, query, arg)
+	err := s.db.GetContext(ctx, &n, query, args...)
 	return n > 0, storeError(err)
 }
 
@@ -201,10 +209,10 @@ func insertSession(ctx context.Context, tx *sqlx.Tx, id string, user im.UserID, 
 	return err
 }
 
-func (s store) session(ctx context.Context, id string) (loginSession, error) {
-	var l loginSession
-	err := s.db.GetContext(ctx, &l, "SELECT id, user_id, expires_at, ended_at FROM login_sessions WHERE id = ?", id)
-	return l, storeError(err)
+// sessionLive reports whether the user has this login session and it goes on.
+func (s store) sessionLive(ctx context.Context, id string, user im.UserID) (bool, error) {
+	return s.exists(ctx, `SELECT COUNT(*) FROM login_sessions
+		WHERE id = ? AND user_id = ? AND ended_at = 0 AND expires_at > 1000 * UNIX_TIMESTAMP(NOW(3))`, id, user)
 }
 
 func lockSession(ctx context.Context, tx *sqlx.Tx, id string) (loginSession, error) {
@@ -283,21 +291,25 @@ func insertRevocation(ctx context.Context, tx *sqlx.Tx, r revocation) error {
 	return err
 }
 
-// clockSlack is how wrong the clock of a replica may be before it takes what still
-// matters to others for expired.
+// clockSlack is how far the clock of a gateway may be behind the database's: it
+// takes for alive what has expired here.
 const clockSlack = 2 * time.Hour
 
-func (s store) revocations(ctx context.Context, after int64, now time.Time, limit int) ([]revocation, error) {
+func (s store) revocations(ctx context.Context, after int64, limit int) ([]revocation, error) {
 	var found []revocation
 	err := s.db.SelectContext(ctx, &found, `SELECT id, user_id, session_id, not_before, expires_at FROM revocations
-		WHERE id > ? AND expires_at > ? ORDER BY id LIMIT ?`, after, now.Add(-clockSlack).Unix(), limit)
+		WHERE id > ? AND expires_at > UNIX_TIMESTAMP() - ? ORDER BY id LIMIT ?`, after, int64(clockSlack/time.Second), limit)
 	return found, storeError(err)
 }
 
 // purge deletes up to limit rows of each kind that no longer mean anything and
 // returns how many it deleted.
-func (s store) purge(ctx context.Context, now time.Time, limit int) (int64, error) {
+func (s store) purge(ctx context.Context, limit int) (int64, error) {
 	var total int64
+	now, err := dbTime(ctx, s.db)
+	if err != nil {
+		return 0, storeError(err)
+	}
 	now = now.Add(-clockSlack)
 	for _, q := range []struct {
 		query string

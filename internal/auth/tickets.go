@@ -17,7 +17,11 @@ func ticketInvalid(cause error) error { return im.E(im.KindUnauthorized, "ticket
 
 // issueTicket makes a ticket that stands for id once.
 func (s *Server) issueTicket(ctx context.Context, id *authv1.Identity) (string, time.Duration, error) {
-	ttl := min(s.cfg.TicketTTL, time.Until(time.Unix(id.GetExpiresAt(), 0)))
+	now, err := dbTime(ctx, s.store.db)
+	if err != nil {
+		return "", 0, storeError(err)
+	}
+	ttl := min(s.cfg.TicketTTL, time.Unix(id.GetExpiresAt(), 0).Sub(now))
 	if !im.UserID(id.GetUserId()).Valid() || id.GetSessionId() == "" || ttl <= 0 {
 		return "", 0, ticketInvalid(errors.New("the identity is not a live one"))
 	}
@@ -42,11 +46,11 @@ func (s *Server) redeemTicket(ctx context.Context, ticket string) (*authv1.Ident
 	if err := proto.Unmarshal(value, &id); err != nil {
 		return nil, im.E(im.KindInternal, "internal", err)
 	}
-	session, err := s.store.session(ctx, id.GetSessionId())
-	if err != nil && !errors.Is(err, errNoRow) {
+	live, err := s.store.sessionLive(ctx, id.GetSessionId(), im.UserID(id.GetUserId()))
+	if err != nil {
 		return nil, err
 	}
-	if err != nil || !session.live(time.Now()) || int64(session.UserID) != id.GetUserId() {
+	if !live {
 		return nil, ticketInvalid(errors.New("the login session is over"))
 	}
 	return &id, nil
