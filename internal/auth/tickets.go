@@ -33,14 +33,16 @@ func (s *Server) issueTicket(ctx context.Context, id *authv1.Identity) (string, 
 	return ticket, ttl, err
 }
 
-// redeemTicket returns the identity of a ticket whose login session is live.
+// redeemTicket returns the identity of a ticket whose login session is live. The
+// ticket is spent last: who is told to try again still has it.
 func (s *Server) redeemTicket(ctx context.Context, ticket string) (*authv1.Identity, error) {
-	value, err := s.vault.take(ctx, ticketKind, ticket)
+	gone := ticketInvalid(errors.New("unknown, used or expired"))
+	value, err := s.vault.look(ctx, ticketKind, ticket)
 	if err != nil {
 		return nil, err
 	}
 	if value == nil {
-		return nil, ticketInvalid(errors.New("unknown, used or expired"))
+		return nil, gone
 	}
 	var id authv1.Identity
 	if err := proto.Unmarshal(value, &id); err != nil {
@@ -52,6 +54,13 @@ func (s *Server) redeemTicket(ctx context.Context, ticket string) (*authv1.Ident
 	}
 	if !live {
 		return nil, ticketInvalid(errors.New("the login session is over"))
+	}
+	// Of those who got here with one ticket, one takes it.
+	if value, err = s.vault.take(ctx, ticketKind, ticket); err != nil {
+		return nil, err
+	}
+	if value == nil {
+		return nil, gone
 	}
 	return &id, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	authv1 "im-services/api/proto/auth/v1"
 	"im-services/internal/im"
+	"im-services/internal/testkit"
 	"im-services/internal/token"
 )
 
@@ -50,20 +51,50 @@ func TestTicket_StandsForItsIdentityOnce(t *testing.T) {
 	require.Equal(t, im.KindUnauthorized, im.KindOf(err))
 }
 
-func TestTicket_ParallelRedeemHasOneWinner(t *testing.T) {
+func TestG16_ParallelRedeemOfATicketHasOneWinner(t *testing.T) {
 	e := newEnv(t, debugMode)
+	other := e.replica(debugMode)
 	ticket := e.ticket(identity(e.mustVerify(e.mustLogin(e.newUser().GetEmail()).GetAccessToken())))
 	var won atomic.Int64
 	var wg sync.WaitGroup
-	for range 20 {
+	for i := range 20 {
+		s := []*env{e, other}[i%2]
 		wg.Go(func() {
-			if _, err := e.RedeemTicket(context.Background(), &authv1.RedeemTicketRequest{Ticket: ticket}); err == nil {
+			_, err := s.RedeemTicket(context.Background(), &authv1.RedeemTicketRequest{Ticket: ticket})
+			if err == nil {
 				won.Add(1)
+			} else if im.ReasonOf(err) != "ticket_invalid" {
+				t.Errorf("unexpected: %v", err)
 			}
 		})
 	}
 	wg.Wait()
 	require.EqualValues(t, 1, won.Load())
+}
+
+// Who is told that the service is unavailable keeps his ticket for the next try,
+// and it is good for one.
+func TestG16_TicketIsNotSpentWhileTheDatabaseIsAway(t *testing.T) {
+	server := testkit.StartMySQL(t)
+	e := &env{t: t, dsn: server.DSN, redis: testkit.StartRedis(t), redisTimeout: 2 * time.Second}
+	migrate(t, e.dsn)
+	e.start(debugMode, func(c *Config) { c.TicketTTL = 5 * time.Minute }) // the database takes its time to come back
+	id := identity(e.mustVerify(e.mustLogin(e.newUser().GetEmail()).GetAccessToken()))
+	res, err := e.IssueTicket(t.Context(), &authv1.IssueTicketRequest{Identity: id})
+	require.NoError(t, err)
+	server.Kill()
+	_, err = e.redeem(res.GetTicket())
+	requireReason(t, "service_unavailable", err)
+	server.Restart()
+	var got *authv1.Identity
+	require.Eventually(t, func() bool {
+		got, err = e.redeem(res.GetTicket())
+		return im.KindOf(err) != im.KindUnavailable
+	}, 10*time.Second, 100*time.Millisecond)
+	require.NoError(t, err)
+	require.True(t, proto.Equal(id, got))
+	_, err = e.redeem(res.GetTicket())
+	requireReason(t, "ticket_invalid", err)
 }
 
 func TestTicket_ExpiresAndEndsWithItsSession(t *testing.T) {

@@ -28,13 +28,22 @@ func (v *vault) put(ctx context.Context, kind string, value []byte, ttl time.Dur
 	return text, nil
 }
 
+// look returns the value of a text and keeps it; nil if there is none.
+func (v *vault) look(ctx context.Context, kind, text string) ([]byte, error) {
+	return fetch(ctx, v.rdb.Get, kind, text)
+}
+
 // take returns the value of a text and forgets it; nil if there is none. Of
 // calls made at the same time one gets it.
 func (v *vault) take(ctx context.Context, kind, text string) ([]byte, error) {
+	return fetch(ctx, v.rdb.GetDel, kind, text)
+}
+
+func fetch(ctx context.Context, get func(context.Context, string) *redis.StringCmd, kind, text string) ([]byte, error) {
 	if text == "" || len(text) > 2*randomBytes {
 		return nil, nil
 	}
-	value, err := v.rdb.GetDel(ctx, vaultKey(kind, text)).Bytes()
+	value, err := get(ctx, vaultKey(kind, text)).Bytes()
 	if errors.Is(err, redis.Nil) {
 		return nil, nil
 	}
