@@ -8,10 +8,11 @@
 // profiles go on; attempts are then counted per process.
 //
 // A login session begins at a login and has one chain of refresh tokens. Access
-// tokens (package token) name their session. Three things end a session: Logout,
-// the second use of a refresh token (somebody else has it too), and a new
-// password, which ends all of the user's. Each writes a revocation, which
-// gateways poll, in the transaction that ends the session.
+// tokens (package token) name their session. Four things end a session: Logout,
+// the second use of a refresh token (somebody else has it too), unless it repeats
+// an exchange whose answer may be lost, and a new password and a ban, which end
+// all of the user's. Each writes a revocation, which gateways poll, in the
+// transaction that ends the session.
 //
 // Every time that is stored or put into a token is the database's: a replica's own
 // clock may be wrong.

@@ -421,6 +421,8 @@ func TestDefect26_NoSecretReachesLogsOrAnswers(t *testing.T) {
 	require.NoError(t, err)
 	_, err = e.RedeemTicket(t.Context(), &authv1.RedeemTicketRequest{Ticket: ticket.GetTicket()})
 	require.NoError(t, err)
+	_, err = e.Refresh(t.Context(), &authv1.RefreshRequest{RefreshToken: next.GetLogin().GetRefreshToken()})
+	require.NoError(t, err)
 	_, err = e.Refresh(t.Context(), &authv1.RefreshRequest{RefreshToken: l.GetRefreshToken()})
 	require.Error(t, err)
 	require.NoError(t, e.rdb.Del(t.Context(), "rate:auth:mail:pause:"+e.pseudonym("abc123@example.com")).Err())

@@ -23,6 +23,9 @@ const (
 	// maxAhead is how far into the future a token may say it was issued: below
 	// the leeway of those who verify it.
 	maxAhead = 30 * time.Second
+	// repeatWithin is how long after its use a refresh token may be used again by
+	// who never saw the answer.
+	repeatWithin = time.Minute
 	// randomBytes is the size of a refresh token, a ticket and an OAuth state.
 	randomBytes = token.TicketBytes
 )
@@ -120,7 +123,8 @@ func (s *Server) answer(a account, g grant) (*authv1.LoggedIn, error) {
 
 func refreshInvalid(cause error) error { return im.E(im.KindUnauthorized, "refresh_invalid", cause) }
 
-// refresh rotates a refresh token.
+// refresh rotates a refresh token. Of the tokens of a login session one at most
+// is good at any time.
 func (s *Server) refresh(ctx context.Context, raw string) (*authv1.LoggedIn, error) {
 	if len(raw) != base64.RawURLEncoding.EncodedLen(randomBytes) {
 		return nil, refreshInvalid(errors.New("malformed"))
@@ -151,12 +155,17 @@ func (s *Server) refresh(ctx context.Context, raw string) (*authv1.LoggedIn, err
 		if err != nil {
 			return err
 		}
-		fresh, err := useRefresh(ctx, tx, hash, now)
+		good, err := useRefresh(ctx, tx, hash, now)
+		if err == nil && !good {
+			// We may have died before we answered. What nobody has used goes for a new
+			// one; if he who repeats stole the token, the other one's next use shows it.
+			good, err = voidSuccessor(ctx, tx, hash, now.Add(-repeatWithin), now)
+		}
 		if err != nil {
 			return err
 		}
 		switch {
-		case !fresh:
+		case !good:
 			// Two hold this token: one of them stole it. Neither may go on.
 			refused, reused = refreshInvalid(errors.New("used before")), true
 			return s.end(ctx, tx, user, row.SessionID, now)
@@ -165,7 +174,10 @@ func (s *Server) refresh(ctx context.Context, raw string) (*authv1.LoggedIn, err
 			return nil
 		}
 		g = grant{now: now, session: session.ID, sessionEnd: time.UnixMilli(session.ExpiresAt)}
-		return s.issue(ctx, tx, &g, user, false)
+		if err := s.issue(ctx, tx, &g, user, false); err != nil {
+			return err
+		}
+		return setSuccessor(ctx, tx, hash, digest(g.refresh))
 	})
 	switch {
 	case errors.Is(err, errNoRow):

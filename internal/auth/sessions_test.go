@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -53,21 +54,73 @@ func TestG16_RefreshReuseEndsTheLoginSession(t *testing.T) {
 	stolen := l.GetRefreshToken()
 	next, err := e.refreshWith(stolen)
 	require.NoError(t, err)
+	newest, err := e.refreshWith(next.GetRefreshToken())
+	require.NoError(t, err)
 
 	_, err = e.refreshWith(stolen)
-	requireReason(t, "refresh_invalid", err)
+	requireReason(t, "refresh_invalid", err, "its successor has been used: the answer was not lost")
 	require.Equal(t, im.KindUnauthorized, im.KindOf(err))
-	_, err = e.refreshWith(next.GetRefreshToken())
-	requireReason(t, "refresh_invalid", err, "the newest token of that session is dead as well")
-	require.True(t, e.revoked(e.mustVerify(l.GetAccessToken())))
-	require.True(t, e.revoked(e.mustVerify(next.GetAccessToken())))
+	e.requireOver(l, next, newest)
 
 	require.False(t, e.revoked(e.mustVerify(bystander.GetAccessToken())), "the user's other session goes on")
 	_, err = e.refreshWith(bystander.GetRefreshToken())
 	require.NoError(t, err)
 }
 
-func TestG16_ParallelRefreshHasAtMostOneWinner(t *testing.T) {
+// requireOver demands that nothing of these logins, which are one session, counts.
+func (e *env) requireOver(all ...*authv1.LoggedIn) {
+	e.t.Helper()
+	for _, l := range all {
+		_, err := e.refreshWith(l.GetRefreshToken())
+		requireReason(e.t, "refresh_invalid", err)
+		require.True(e.t, e.revoked(e.mustVerify(l.GetAccessToken())))
+	}
+}
+
+// Who never saw the answer, as the service died on it, repeats his request: the
+// tokens he gets take the place of those he did not.
+func TestG16_RefreshWhoseAnswerWasLostMayBeRepeated(t *testing.T) {
+	e := newEnv(t, debugMode)
+	l := e.mustLogin(e.newUser().GetEmail())
+	lost, err := e.refreshWith(l.GetRefreshToken())
+	require.NoError(t, err)
+	lostToo, err := e.replica(debugMode).refreshWith(l.GetRefreshToken())
+	require.NoError(t, err)
+	seen, err := e.refreshWith(l.GetRefreshToken())
+	require.NoError(t, err)
+	require.False(t, e.revoked(e.mustVerify(seen.GetAccessToken())))
+	next, err := e.refreshWith(seen.GetRefreshToken())
+	require.NoError(t, err, "and goes on from there")
+	require.False(t, e.revoked(e.mustVerify(next.GetAccessToken())))
+
+	_, err = e.refreshWith(lost.GetRefreshToken())
+	requireReason(t, "refresh_invalid", err, "somebody had seen that answer: one of the two is a thief")
+	e.requireOver(l, lost, lostToo, seen, next)
+}
+
+func TestG16_RefreshMayBeRepeatedForAMinute(t *testing.T) {
+	home := newEnv(t, debugMode)
+	start := time.Now().Add(-time.Hour)
+	e := home.at(start, debugMode)
+	u := e.newUser()
+	one, two := e.mustLogin(u.GetEmail()), e.mustLogin(u.GetEmail())
+	for _, l := range []*authv1.LoggedIn{one, two} {
+		_, err := e.refreshWith(l.GetRefreshToken())
+		require.NoError(t, err)
+	}
+	again, err := home.at(start.Add(59*time.Second), debugMode).refreshWith(one.GetRefreshToken())
+	require.NoError(t, err)
+	late := home.at(start.Add(61*time.Second), debugMode)
+	_, err = late.refreshWith(two.GetRefreshToken())
+	requireReason(t, "refresh_invalid", err)
+	late.requireOver(two)
+	_, err = late.refreshWith(one.GetRefreshToken())
+	requireReason(t, "refresh_invalid", err, "a repeat does not begin another minute")
+	late.requireOver(one, again)
+}
+
+// However many change one refresh token at once, one of all they get is good.
+func TestG16_ParallelRefreshLeavesOneUsableToken(t *testing.T) {
 	e := newEnv(t, debugMode)
 	other := e.replica(debugMode)
 	l := e.mustLogin(e.newUser().GetEmail())
@@ -80,18 +133,26 @@ func TestG16_ParallelRefreshHasAtMostOneWinner(t *testing.T) {
 			res, err := s.Refresh(context.Background(), &authv1.RefreshRequest{RefreshToken: l.GetRefreshToken()})
 			mu.Lock()
 			defer mu.Unlock()
-			if err == nil {
-				won = append(won, res.GetLogin())
-			} else if im.ReasonOf(err) != "refresh_invalid" {
+			if err != nil {
 				t.Errorf("unexpected: %v", err)
+				return
 			}
+			won = append(won, res.GetLogin())
 		})
 	}
 	wg.Wait()
-	require.Len(t, won, 1)
-	_, err := e.refreshWith(won[0].GetRefreshToken())
-	requireReason(t, "refresh_invalid", err, "the others were reuse: the session is over")
-	require.True(t, e.revoked(e.mustVerify(won[0].GetAccessToken())))
+	require.Len(t, won, 10)
+	good := slices.DeleteFunc(slices.Clone(won), func(l *authv1.LoggedIn) bool {
+		var used int64
+		require.NoError(t, e.db.Get(&used, "SELECT used_at FROM refresh_tokens WHERE hash = ?", digest(l.GetRefreshToken())))
+		return used != 0
+	})
+	require.Len(t, good, 1)
+	next, err := e.refreshWith(good[0].GetRefreshToken())
+	require.NoError(t, err)
+	void := slices.DeleteFunc(won, func(l *authv1.LoggedIn) bool { return l == good[0] })
+	e.requireOver(void...)
+	e.requireOver(good[0], next)
 }
 
 func TestRefresh_RefusesWhatIsNoRefreshToken(t *testing.T) {

@@ -271,6 +271,24 @@ func useRefresh(ctx context.Context, tx *sqlx.Tx, hash []byte, now time.Time) (b
 	return n > 0, err
 }
 
+// voidSuccessor uses up what a token was exchanged for, if that was after since
+// and the successor has not been used, and reports whether it did.
+func voidSuccessor(ctx context.Context, tx *sqlx.Tx, hash []byte, since, now time.Time) (bool, error) {
+	res, err := tx.ExecContext(ctx, `UPDATE refresh_tokens spent JOIN refresh_tokens issued ON issued.hash = spent.successor
+		SET issued.used_at = ? WHERE spent.hash = ? AND spent.used_at > ? AND issued.used_at = 0`,
+		now.UnixMilli(), hash, since.UnixMilli())
+	if err != nil {
+		return false, err
+	}
+	n, err := res.RowsAffected()
+	return n > 0, err
+}
+
+func setSuccessor(ctx context.Context, tx *sqlx.Tx, hash, successor []byte) error {
+	_, err := tx.ExecContext(ctx, "UPDATE refresh_tokens SET successor = ? WHERE hash = ?", successor, hash)
+	return err
+}
+
 // revocation is a row of revocations; times are Unix seconds.
 type revocation struct {
 	ID        int64     `db:"id"`
