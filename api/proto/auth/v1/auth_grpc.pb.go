@@ -50,7 +50,8 @@ type AuthServiceClient interface {
 	LoginOAuth(ctx context.Context, in *LoginOAuthRequest, opts ...grpc.CallOption) (*LoginOAuthResponse, error)
 	// OAuthURL returns the provider's authorize page with a fresh state.
 	OAuthURL(ctx context.Context, in *OAuthURLRequest, opts ...grpc.CallOption) (*OAuthURLResponse, error)
-	// Refresh rotates a refresh token; using an old one again ends its login session.
+	// Refresh rotates a refresh token. Using an old one again ends its login session,
+	// except within a minute while its successor is unused: the answer was lost then.
 	Refresh(ctx context.Context, in *RefreshRequest, opts ...grpc.CallOption) (*RefreshResponse, error)
 	// Logout ends one login session.
 	Logout(ctx context.Context, in *LogoutRequest, opts ...grpc.CallOption) (*LogoutResponse, error)
@@ -231,7 +232,8 @@ type AuthServiceServer interface {
 	LoginOAuth(context.Context, *LoginOAuthRequest) (*LoginOAuthResponse, error)
 	// OAuthURL returns the provider's authorize page with a fresh state.
 	OAuthURL(context.Context, *OAuthURLRequest) (*OAuthURLResponse, error)
-	// Refresh rotates a refresh token; using an old one again ends its login session.
+	// Refresh rotates a refresh token. Using an old one again ends its login session,
+	// except within a minute while its successor is unused: the answer was lost then.
 	Refresh(context.Context, *RefreshRequest) (*RefreshResponse, error)
 	// Logout ends one login session.
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
