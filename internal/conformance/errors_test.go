@@ -31,7 +31,7 @@ func reasons(t *testing.T) map[string]struct {
 
 // elsewhere are the documented errors that this table does not provoke, and why.
 var elsewhere = map[string]string{
-	"internal": fault, "service_unavailable": fault, "outcome_unknown": fault, "auth_outcome_unknown": fault, "friend_outcome_unknown": fault,
+	"internal": fault, "service_unavailable": fault, "outcome_unknown": fault, "answer_lost": fault, "auth_outcome_unknown": fault, "friend_outcome_unknown": fault,
 	"friend_change_pending": fault, "store_failed": fault, "store_unavailable": fault, "routes_unavailable": fault, "shutting_down": fault,
 	"mail_not_sent": fault, "id_allocator_behind": fault, "storage_full": fault,
 

@@ -93,9 +93,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	claims, err := s.identity.redeem(r.Context(), raw)
 	if err != nil {
-		if kind := im.KindOf(err); kind == im.KindUnavailable || kind == im.KindInternal {
+		switch im.KindOf(err) {
+		case im.KindUnavailable, im.KindUnknown, im.KindInternal:
 			fail(http.StatusServiceUnavailable, "service_unavailable")
-		} else {
+		default:
 			fail(http.StatusUnauthorized, "unauthorized")
 		}
 		return

@@ -78,6 +78,7 @@ func (f *form) message(name string) string {
 }
 
 func (c *call) send(s *logicv1.Send) (*logicv1.SendResult, error) {
+	unknown := false // an attempt may be stored
 	for attempt := 1; ; attempt++ {
 		resp, err := c.Messages.Send(c.ctx(), &logicv1.SendRequest{Send: s})
 		if e := resp.GetResult().GetError(); err == nil && e != nil {
@@ -90,21 +91,20 @@ func (c *call) send(s *logicv1.Send) (*logicv1.SendResult, error) {
 			return resp.GetResult(), nil
 		}
 		kind := im.KindOf(err)
-		if kind != im.KindUnknown && kind != im.KindUnavailable {
-			return nil, settled(err, attempt)
-		}
-		if attempt == sendAttempts || !pause(c.ctx(), sendPause) {
-			return nil, err
+		unknown = unknown || kind == im.KindUnknown
+		again := kind == im.KindUnknown || kind == im.KindUnavailable
+		if !again || attempt == sendAttempts || !pause(c.ctx(), sendPause) {
+			return nil, settled(err, unknown)
 		}
 	}
 }
 
-// settled is what a refusal means after that many attempts. That a later one was
-// refused says nothing about one before it, which may still be stored: only what
-// can never be stored is refused.
-func settled(err error, attempts int) error {
+// settled is what the last attempt's error means. That it came to nothing says
+// nothing about one before it, which may still be stored: only what can never be
+// stored is refused then.
+func settled(err error, unknown bool) error {
 	switch kind := im.KindOf(err); {
-	case attempts == 1, kind == im.KindInvalid, kind == im.KindConflict:
+	case !unknown, kind == im.KindInvalid, kind == im.KindConflict:
 		return err
 	}
 	return im.E(im.KindUnknown, "outcome_unknown", err)

@@ -14,6 +14,7 @@ import (
 	friendv1 "im-services/api/proto/friend/v1"
 	logicv1 "im-services/api/proto/logic/v1"
 	pushv1 "im-services/api/proto/push/v1"
+	"im-services/internal/catalog"
 	"im-services/internal/im"
 )
 
@@ -293,18 +294,41 @@ func TestG2_OutcomesOfASend(t *testing.T) {
 			{im.KindForbidden, "not_friends", 500},
 			{im.KindConflict, "client_msg_id_reused", 1000},
 		} {
-			for _, before := range []im.Kind{im.KindUnknown, im.KindUnavailable} {
+			for _, before := range []error{nil, im.E(im.KindUnknown, "answer_lost", nil)} {
 				e := newEdge(t)
 				n := 0
 				e.handle("MessageService/Send", func(proto.Message) (proto.Message, error) {
 					if n++; n == 1 {
-						return refusal(before, "outcome_unknown"), nil
+						return refusal(im.KindUnknown, "outcome_unknown"), before
 					}
 					return refusal(c.kind, c.reason), nil
 				})
 				e.refused(e.json(http.MethodPost, "/api/messages/private", body), c.code)
 				require.Len(t, e.calls("MessageService/Send"), 2)
 			}
+		}
+	})
+	t.Run("only when no attempt can have reached anybody nothing was done", func(t *testing.T) {
+		away := im.E(im.KindUnavailable, "service_unavailable", nil)
+		lost := im.E(im.KindUnknown, "answer_lost", nil)
+		for _, c := range []struct {
+			attempts [sendAttempts]error
+			reason   string
+		}{
+			{[...]error{away, away, away}, "service_unavailable"},
+			{[...]error{lost, away, away}, "outcome_unknown"},
+			{[...]error{away, lost, away}, "outcome_unknown"},
+			{[...]error{away, away, lost}, "outcome_unknown"},
+		} {
+			e := newEdge(t)
+			n := 0
+			e.handle("MessageService/Send", func(proto.Message) (proto.Message, error) {
+				n++
+				return nil, c.attempts[n-1]
+			})
+			r := e.json(http.MethodPost, "/api/messages/private", body)
+			e.refused(r, 500)
+			require.Equal(t, catalog.Text(c.reason, catalog.Chinese), r.message)
 		}
 	})
 	t.Run("unknown for good", func(t *testing.T) {

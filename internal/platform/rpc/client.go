@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	_ "google.golang.org/grpc/health" // the client side of health checking
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/peer"
 )
 
 const (
@@ -37,7 +39,8 @@ type dialOptions struct {
 func WithTLS(cfg TLSConfig) DialOption { return func(o *dialOptions) { o.tls = cfg } }
 
 // WithRetry lists the methods ("/logic.v1.MessageService/History") that are
-// safe to repeat: they are tried up to three times when a server is unavailable.
+// safe to repeat: they are tried up to three times when a server is unavailable,
+// and that their answer was lost changes nothing.
 func WithRetry(methods ...string) DialOption {
 	return func(o *dialOptions) { o.retry = append(o.retry, methods...) }
 }
@@ -80,7 +83,7 @@ func dial(target string, tel Telemetry, opts []DialOption, extra []grpc.DialOpti
 	if err != nil {
 		return nil, err
 	}
-	c := &caller{timeout: o.timeout, metrics: newMetrics(registerer(tel), "client")}
+	c := &caller{timeout: o.timeout, safe: o.retry, metrics: newMetrics(registerer(tel), "client")}
 	cc, err := grpc.NewClient(target, append([]grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(dialListening),
@@ -149,6 +152,7 @@ func serviceConfig(safe []string) (string, error) {
 // caller holds what the interceptors of one client need.
 type caller struct {
 	timeout time.Duration
+	safe    []string // methods that may be repeated
 	metrics *metrics
 }
 
@@ -159,7 +163,9 @@ func (c *caller) unary(ctx context.Context, method string, req, res any, cc *grp
 		defer cancel()
 	}
 	begin := time.Now()
-	err := fromStatus(ctx, invoke(ctx, method, req, res, cc, opts...))
+	var to peer.Peer // gRPC names one only if the call was given to a connection
+	err := invoke(ctx, method, req, res, cc, append(opts, grpc.Peer(&to))...)
+	err = fromStatus(ctx, err, to.Addr != nil && !slices.Contains(c.safe, method))
 	c.metrics.observe(method, begin, err)
 	return err
 }
@@ -167,7 +173,7 @@ func (c *caller) unary(ctx context.Context, method string, req, res any, cc *grp
 func (c *caller) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	s, err := open(ctx, desc, cc, method, opts...)
 	if err != nil {
-		err = fromStatus(ctx, err)
+		err = fromStatus(ctx, err, false)
 		c.metrics.ended(method, err)
 		return nil, err
 	}
@@ -195,5 +201,5 @@ func (s *clientStream) convert(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fromStatus(s.caller, err)
+	return fromStatus(s.caller, err, false)
 }

@@ -4,9 +4,10 @@
 // Errors. An *im.Error returned by a handler reaches the caller as an
 // *im.Error with the same Kind, Reason and RetryAfter; its cause stays in the
 // server's log. Every error of a client made here is an *im.Error. When no
-// answer came (the peer is away, the deadline passed) the kind is
-// KindUnavailable and the reason "service_unavailable": the call may still have
-// been carried out, so only calls with an idempotency key may be repeated.
+// answer came, a unary call that may have reached a server and is not among those
+// of WithRetry is of KindUnknown ("answer_lost"): it may have been carried out. Any
+// other is of KindUnavailable ("service_unavailable"): it reached nobody, or
+// changes nothing, or it is a stream, whose user knows what he has sent.
 //
 // Deadlines. Every unary call has one. The server leaves a little of it to
 // report its own timeout and refuses work that nobody waits for any more.

@@ -23,6 +23,7 @@ const (
 	metaRetryAfter = "retry_after_ms"
 
 	reasonUnavailable = "service_unavailable"
+	reasonLost        = "answer_lost"
 	reasonInternal    = "internal"
 )
 
@@ -92,7 +93,8 @@ func roundUpMillis(d time.Duration) int64 {
 
 // fromStatus turns what came over the wire, or did not come, into an
 // *im.Error that wraps it. io.EOF, the clean end of a stream, stays as it is.
-func fromStatus(ctx context.Context, err error) error {
+// asked means that somebody may have done what the lost answer would speak of.
+func fromStatus(ctx context.Context, err error, asked bool) error {
 	if err == nil || err == io.EOF { //nolint:errorlint // gRPC returns exactly io.EOF
 		return err
 	}
@@ -114,6 +116,9 @@ func fromStatus(ctx context.Context, err error) error {
 	}
 	switch st.Code() {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+		if asked {
+			return im.E(im.KindUnknown, reasonLost, err)
+		}
 		return im.E(im.KindUnavailable, reasonUnavailable, err)
 	default:
 		return im.E(im.KindInternal, reasonInternal, err)

@@ -165,9 +165,9 @@ func TestErrors_OfOthers(t *testing.T) {
 		reason string
 	}{
 		"plain":       {errors.New("secret detail"), im.KindInternal, "internal"},
-		"deadline":    {context.DeadlineExceeded, im.KindUnavailable, "service_unavailable"},
-		"canceled":    {context.Canceled, im.KindUnavailable, "service_unavailable"},
-		"unavailable": {status.Error(codes.Unavailable, "x"), im.KindUnavailable, "service_unavailable"},
+		"deadline":    {context.DeadlineExceeded, im.KindUnknown, "answer_lost"},
+		"canceled":    {context.Canceled, im.KindUnknown, "answer_lost"},
+		"unavailable": {status.Error(codes.Unavailable, "x"), im.KindUnknown, "answer_lost"},
 		"unknown rpc": {status.Error(codes.Unimplemented, "x"), im.KindInternal, "internal"},
 		"too large":   {status.Error(codes.ResourceExhausted, "x"), im.KindInternal, "internal"},
 	} {
@@ -192,6 +192,46 @@ func TestErrors_NobodyThere(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.ErrorIs(t, call(ctx, c), context.Canceled)
+}
+
+// TestG2_ALostAnswerIsNoRefusal: what a server may have done is unknown when its
+// answer does not come, and only what reached nobody, or changes nothing, is not.
+func TestG2_ALostAnswerIsNoRefusal(t *testing.T) {
+	begun := make(chan struct{}, 10)
+	s := serve(t, &service{unary: func(ctx context.Context) error {
+		begun <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	}})
+	for name, c := range map[string]struct {
+		opts   []rpc.DialOption
+		end    func(p *testkit.TCPProxy)
+		kind   im.Kind
+		reason string
+	}{
+		"connection lost": {nil, (*testkit.TCPProxy).Reset, im.KindUnknown, "answer_lost"},
+		"deadline":        {nil, (*testkit.TCPProxy).Partition, im.KindUnknown, "answer_lost"},
+		"of what may be repeated": {
+			[]rpc.DialOption{rpc.WithRetry(testgrpc.TestService_UnaryCall_FullMethodName)},
+			(*testkit.TCPProxy).Partition, im.KindUnavailable, "service_unavailable",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			proxy := testkit.Proxy(t, s.Addr())
+			client := dial(t, proxy.Addr, append(c.opts, rpc.WithTimeout(time.Second))...)
+			go func() {
+				<-begun
+				c.end(proxy)
+			}()
+			err := call(t.Context(), client)
+			require.Equal(t, c.kind, im.KindOf(err), "%v", err)
+			require.Equal(t, c.reason, im.ReasonOf(err))
+		})
+	}
+	t.Run("nobody there", func(t *testing.T) {
+		err := call(t.Context(), dial(t, "127.0.0.1:1"))
+		require.Equal(t, im.KindUnavailable, im.KindOf(err), "%v", err)
+	})
 }
 
 func TestPanic_IsAnInternalErrorAndLogged(t *testing.T) {
@@ -236,7 +276,7 @@ func TestDeadlines(t *testing.T) {
 		rpc.WithTimeout(200*time.Millisecond))
 	begin := time.Now()
 	err := call(t.Context(), short)
-	require.Equal(t, im.KindUnavailable, im.KindOf(err))
+	require.Equal(t, im.KindUnknown, im.KindOf(err))
 	require.Less(t, time.Since(begin), 1900*time.Millisecond, "without the setting it would be two seconds")
 }
 
