@@ -45,6 +45,8 @@ type fakeStore struct {
 	asserted  int
 	backlogs  int
 	redisAway bool
+	// registering is called before a route is made, which it may delay.
+	registering func()
 	// generous repeats in backlogs what the connection has written.
 	generous bool
 	// push gets every envelope, under mu.
@@ -263,6 +265,11 @@ func (r *replica) SendStream(st grpc.BidiStreamingServer[logicv1.SendStreamReque
 func (r *replica) Backlog(req *logicv1.BacklogRequest, st grpc.ServerStreamingServer[logicv1.BacklogResponse]) error {
 	f := r.fakeStore
 	f.mu.Lock()
+	if wait := f.registering; wait != nil && req.GetRegister() {
+		f.mu.Unlock()
+		wait() // a script that Redis was sent is executed, whoever leaves
+		f.mu.Lock()
+	}
 	f.backlogs++
 	c := req.GetConn()
 	first := &logicv1.BacklogResponse{}

@@ -17,6 +17,9 @@ const (
 	reportTimeout = 2 * time.Second
 	reportBackoff = time.Second
 	goneInterval  = 50 * time.Millisecond
+	// goneAgain is when an end is reported again that may have been too early:
+	// later than any registration is still on its way.
+	goneAgain = 5 * time.Second
 )
 
 // receipt says that a platform of a user has a conversation up to a place,
@@ -39,6 +42,13 @@ type reports struct {
 	mu       sync.Mutex
 	receipts map[receipt]im.Seq // keyed without the seq
 	gone     []*logicv1.Conn
+	again    []goneConn // the earliest first
+}
+
+// goneConn is an end to be reported later.
+type goneConn struct {
+	conn *logicv1.Conn
+	due  time.Duration // since Server.start
 }
 
 func (r *reports) ack(a receipt) {
@@ -61,11 +71,21 @@ func (r *reports) mergeLocked(key receipt, seq im.Seq) {
 	r.receipts[key] = max(old, seq)
 }
 
+// disconnect reports the end of a connection; if it was not known to have a
+// route, twice: the first report may pass its registration on the way.
 func (r *reports) disconnect(c *conn) {
+	pb, routed := c.pb(), c.routed()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.goneLocked(pb)
+	if !routed && len(r.again) < maxGone {
+		r.again = append(r.again, goneConn{pb, r.s.now() + goneAgain})
+	}
+}
+
+func (r *reports) goneLocked(c *logicv1.Conn) {
 	if len(r.gone) < maxGone {
-		r.gone = append(r.gone, c.pb())
+		r.gone = append(r.gone, c)
 	}
 }
 
@@ -148,6 +168,9 @@ func (r *reports) flushReceipts(ctx context.Context) error {
 // once never report the same, and puts it back if logic did not hear it.
 func (r *reports) flushGone(ctx context.Context) error {
 	r.mu.Lock()
+	for now := r.s.now(); len(r.again) > 0 && r.again[0].due <= now; r.again = r.again[1:] {
+		r.goneLocked(r.again[0].conn)
+	}
 	none := len(r.gone) == 0
 	r.mu.Unlock()
 	if none {

@@ -322,6 +322,39 @@ func TestDefect13_NewerConnectionDisplaces(t *testing.T) {
 	app.waitTexts("hi")
 }
 
+// TestG9_AnEndThatPassesItsRegistrationIsReportedAgain: the route is made after
+// its connection's end was reported, and does not stay.
+func TestG9_AnEndThatPassesItsRegistrationIsReportedAgain(t *testing.T) {
+	w := newWorld(t, testConfig())
+	begun, slow := make(chan struct{}, 2), make(chan struct{})
+	w.store.mu.Lock()
+	w.store.registering = func() { begun <- struct{}{}; <-slow }
+	w.store.mu.Unlock()
+	reports := func() (n, routes int) {
+		w.store.mu.Lock()
+		defer w.store.mu.Unlock()
+		return len(w.store.gone), len(w.store.routes[34])
+	}
+	c := w.dial(34)
+	<-begun
+	_ = c.ws.Close()
+	w.eventually("the end is reported", func() bool { n, _ := reports(); return n == 1 })
+	close(slow)
+	w.eventually("the route is made all the same", func() bool { _, routes := reports(); return routes == 1 })
+	w.eventually("the end is reported again", func() bool { n, _ := reports(); return n == 2 })
+	if _, routes := reports(); routes != 0 {
+		t.Fatal("the user is online without a connection")
+	}
+	c = w.connect(34)
+	_ = c.ws.Close()
+	w.eventually("the end of one with a route is reported", func() bool { n, _ := reports(); return n == 3 })
+	w.srv.reports.mu.Lock()
+	defer w.srv.reports.mu.Unlock()
+	if n := len(w.srv.reports.again); n != 0 {
+		t.Fatalf("%d ends to be reported again", n)
+	}
+}
+
 func TestKickEvent(t *testing.T) {
 	w := newWorld(t, testConfig())
 	a, b := w.connect(34), w.connect(35)

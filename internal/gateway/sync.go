@@ -170,6 +170,14 @@ func (c *conn) registered(pv im.PV, epoch string) {
 	}
 }
 
+// routed reports whether logic has said that the connection has a route: it names
+// the counter's life then, and only then.
+func (c *conn) routed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.epoch != ""
+}
+
 // writeRun writes a run of one conversation, waiting for room in the outbox.
 func (c *conn) writeRun(ctx context.Context, run *logicv1.BacklogConversation) error {
 	conv := im.ConversationID(run.GetConversationId())

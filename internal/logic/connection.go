@@ -75,6 +75,10 @@ func (s *Server) register(ctx context.Context, req *logicv1.BacklogRequest, firs
 	}
 	user, rt := im.UserID(req.GetConn().GetUserId()), routeOf(req.GetGatewayId(), req.GetConn())
 	reg, err := s.routes.register(ctx, user, rt, *s.cfg.KickOlder, true)
+	if ctx.Err() != nil {
+		s.unregister(ctx, user, rt)
+		return im.E(im.KindUnavailable, "connection_displaced", ctx.Err())
+	}
 	if err != nil {
 		s.log.WarnContext(ctx, "connection has no route yet", "err", err)
 		first.Unrouted = true
@@ -95,6 +99,21 @@ func (s *Server) register(ctx context.Context, req *logicv1.BacklogRequest, firs
 	}
 	s.presence.arrived(user)
 	return nil
+}
+
+// unrouteTimeout bounds the removal of a route that nobody waits for any more.
+const unrouteTimeout = 2 * time.Second
+
+// unregister takes back the route of a connection that left while it was made:
+// its end, by way of another replica, may have been here before it.
+func (s *Server) unregister(ctx context.Context, user im.UserID, rt route) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unrouteTimeout)
+	defer cancel()
+	if err := s.routes.remove(ctx, []im.UserID{user}, []route{rt}); err != nil {
+		s.log.WarnContext(ctx, "route of a connection that left stays for now", "err", err) // its gateway reports the end again
+		return
+	}
+	s.presence.disconnected(user)
 }
 
 // Disconnect implements logicv1.ConnectionServiceServer.

@@ -1,6 +1,7 @@
 package logic
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	logicv1 "im-services/api/proto/logic/v1"
 	pushv1 "im-services/api/proto/push/v1"
 	"im-services/internal/im"
+	"im-services/internal/testkit"
 )
 
 // changingGateways is a discovery in which gateways come and go.
@@ -261,6 +263,38 @@ func TestG9_GreetingDoesNotOvertakeTheNews(t *testing.T) {
 	h.wantSeen(time.Second, 2, 10, "+")
 	time.Sleep(300 * time.Millisecond)
 	h.wantSeen(0, 2, 10, "+") // once
+}
+
+// A connection ends while its registration is on a slow way to Redis, and its end
+// goes another way and is there first: no route stays behind.
+func TestG9_RegistrationThatArrivesAfterTheEndLeavesNoRoute(t *testing.T) {
+	h := newHarness(t, short)
+	near := h.Server
+	proxy := testkit.Proxy(t, h.redis)
+	h.redis = proxy.Addr
+	far := h.replica(short)
+	h.connectAt(testGateway, 2, 1, im.PlatformWeb) // by way of the far one: its connections are made
+	proxy.Slow(200*time.Millisecond, 0)
+
+	ctx, leave := context.WithCancel(t.Context())
+	conn := &logicv1.Conn{UserId: 3, ConnId: 2, Platform: 1, SinceMs: time.Now().UnixMilli()}
+	over := make(chan error, 1)
+	go func() {
+		over <- far.Backlog(&logicv1.BacklogRequest{GatewayId: testGateway, Register: true, Conn: conn}, &backlogStream{ctx: ctx})
+	}()
+	time.Sleep(100 * time.Millisecond)
+	leave()
+	_, err := near.Disconnect(t.Context(), &logicv1.DisconnectRequest{GatewayId: testGateway, Conns: []*logicv1.Conn{conn}})
+	must(t, err)
+	if err := <-over; err == nil {
+		t.Error("a registration for nobody succeeded")
+	}
+	time.Sleep(300 * time.Millisecond) // what was sent has arrived
+	states, _, err := near.routes.read(t.Context(), []im.UserID{3})
+	must(t, err)
+	if len(states[0].routes) != 0 {
+		t.Errorf("routes without a connection: %v", states[0].routes)
+	}
 }
 
 // A displaced connection's late end does not make its user look away.
