@@ -47,6 +47,8 @@ type fakeStore struct {
 	redisAway bool
 	// registering is called before a route is made, which it may delay.
 	registering func()
+	// refuseBacklog answers backlogs with an error, as package rpc makes it.
+	refuseBacklog error
 	// generous repeats in backlogs what the connection has written.
 	generous bool
 	// push gets every envelope, under mu.
@@ -219,7 +221,16 @@ func (r *replica) resume() {
 
 func (r *replica) client(t testing.TB) *grpc.ClientConn {
 	cc, err := grpc.NewClient("passthrough:///replica", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return r.lis.DialContext(ctx) }))
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return r.lis.DialContext(ctx) }),
+		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			r.fakeStore.mu.Lock()
+			err := r.refuseBacklog
+			r.fakeStore.mu.Unlock()
+			if err != nil && method == logicv1.ConnectionService_Backlog_FullMethodName {
+				return nil, err
+			}
+			return open(ctx, desc, cc, method, opts...)
+		}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	logicv1 "im-services/api/proto/logic/v1"
 	pushv1 "im-services/api/proto/push/v1"
 	"im-services/internal/im"
+	"im-services/internal/wire"
 )
 
 func TestSendIsAckedAndPushed(t *testing.T) {
@@ -320,6 +321,25 @@ func TestDefect13_NewerConnectionDisplaces(t *testing.T) {
 	w.connect(35).chat(1, 34, 1, "hi")
 	fresh.waitTexts("hi")
 	app.waitTexts("hi")
+}
+
+// TestG18_LoserOfARegistrationComesBack: that another connection counts as newer
+// may be a clock's mistake, so it is no end of the login (2004, 4001).
+func TestG18_LoserOfARegistrationComesBack(t *testing.T) {
+	w := newWorld(t, testConfig())
+	refuse := func(err error) {
+		w.store.mu.Lock()
+		w.store.refuseBacklog = err
+		w.store.mu.Unlock()
+	}
+	refuse(im.E(im.KindForbidden, "connection_displaced", nil))
+	loser := w.dial(34)
+	code := wire.CloseCode(loser.closed()) //nolint:gosec // two bytes
+	if !code.Reconnect() || len(loser.all(2004)) != 0 {
+		t.Fatalf("close code %d, frames %v", code, loser.all(2004))
+	}
+	refuse(nil)
+	w.connect(34)
 }
 
 // TestG9_AnEndThatPassesItsRegistrationIsReportedAgain: the route is made after
