@@ -26,7 +26,7 @@ func main() {
 		migrate = flag.Bool("migrate", false, "bring the database to this version, and exit")
 		health  = flag.Bool("health", false, "ask the running instance whether it is ready, and exit")
 		rotate  = flag.Bool("rotate-key", false, "add a signing key that signs in a minute, and exit; nobody is logged out")
-		replace = flag.Bool("replace-keys", false, "replace all signing keys after a leak, and exit; every access token ends")
+		replace = flag.Bool("replace-keys", false, "replace all signing keys after a leak, and exit, some seconds later; every access token ends")
 		ban     struct {
 			who  string
 			lift bool

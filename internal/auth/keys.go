@@ -22,6 +22,12 @@ const (
 	// keyActivation is how long a new key is only published before it signs, so
 	// that every replica and gateway has it first.
 	keyActivation = time.Minute
+	// keyHandover is the same after a leak, when it is short: every replica has the
+	// key first. Gateways fetch a key that they meet and do not know.
+	keyHandover = 2 * keyReload
+	// keyOverlap is how long the old keys stay once the new one signs, because not
+	// all clocks are equal.
+	keyOverlap = time.Second
 	// liveKeys is how many keys may verify at any time.
 	liveKeys = 2
 )
@@ -110,20 +116,40 @@ func RotateKey(ctx context.Context, db *sqlx.DB, cfg Config) (kid string, err er
 }
 
 // ReplaceKeys drops all signing keys for a new one, for when a key has leaked:
-// every access token ends; refresh tokens go on.
+// every access token ends; refresh tokens go on. It takes keyHandover, in which
+// replicas learn of the new key: if they dropped the old ones at once, one of
+// them would sign with a key that another does not know, and gateways that ask
+// that one would refuse new logins. If it fails the old keys stay: do it again.
 func ReplaceKeys(ctx context.Context, db *sqlx.DB) (kid string, err error) {
-	err = store{db}.inTx(ctx, func(tx *sqlx.Tx) error {
+	st, k := store{db}, newKey(time.Now().Add(keyHandover))
+	if err := st.announceKey(ctx, k); err != nil {
+		return "", err
+	}
+	select {
+	case <-time.After(keyHandover + keyOverlap):
+	case <-ctx.Done():
+		return "", fmt.Errorf("auth: the old keys are still there, replace again: %w", ctx.Err())
+	}
+	return k.Kid, st.dropKeysBut(ctx, k.Kid)
+}
+
+func (s store) announceKey(ctx context.Context, k signingKey) error {
+	return s.inTx(ctx, func(tx *sqlx.Tx) error {
 		if err := lockSetup(ctx, tx); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, "DELETE FROM signing_keys"); err != nil {
-			return err
-		}
-		k := newKey(time.Now())
-		kid = k.Kid
 		return insertKey(ctx, tx, k)
 	})
-	return kid, err
+}
+
+func (s store) dropKeysBut(ctx context.Context, kid string) error {
+	return s.inTx(ctx, func(tx *sqlx.Tx) error {
+		if err := lockSetup(ctx, tx); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, "DELETE FROM signing_keys WHERE kid <> ?", kid)
+		return err
+	})
 }
 
 // keyring holds the keys in memory. Safe for concurrent use.

@@ -74,16 +74,44 @@ func TestRotateKey_LogsNobodyOut(t *testing.T) {
 	e.mustVerify(e.mustLogin(u.GetEmail()).GetAccessToken())
 }
 
-func TestReplaceKeys_EndsAccessTokensButNotSessions(t *testing.T) {
-	e := newEnv(t, debugMode)
-	old := e.mustLogin(e.newUser().GetEmail())
-	kid, err := ReplaceKeys(t.Context(), e.db)
+// TestG16_ReplacedKeysEndOldTokensOnly: old access tokens end and sessions go on;
+// meanwhile what one replica signs, the other's keys verify, although they look for
+// keys at different times.
+func TestG16_ReplacedKeysEndOldTokensOnly(t *testing.T) {
+	a := newEnv(t, debugMode)
+	b := a.replica(debugMode)
+	old := a.mustLogin(a.newUser().GetEmail())
+	var kid string
+	replaced := make(chan error, 1)
+	go func() {
+		var err error
+		kid, err = ReplaceKeys(t.Context(), a.db)
+		replaced <- err
+	}()
+	begin := time.Now()
+	next := map[*env]time.Duration{a: keyReload / 4, b: keyReload * 3 / 4}
+	for end := time.Hour; time.Since(begin) < end; time.Sleep(20 * time.Millisecond) {
+		for r, at := range next {
+			if time.Since(begin) >= at {
+				require.NoError(t, r.keys.reload(t.Context()))
+				next[r] += keyReload
+			}
+		}
+		require.Contains(t, b.kids(), a.keys.signer(time.Now()).Kid(), "after %s", time.Since(begin))
+		require.Contains(t, a.kids(), b.keys.signer(time.Now()).Kid(), "after %s", time.Since(begin))
+		select {
+		case err := <-replaced:
+			require.NoError(t, err)
+			end = time.Since(begin) + keyReload + time.Second
+		default:
+		}
+	}
+	for _, r := range []*env{a, b} {
+		require.Equal(t, []string{kid}, r.kids())
+		_, err := r.verify(old.GetAccessToken())
+		require.Error(t, err)
+	}
+	fresh, err := a.refreshWith(old.GetRefreshToken())
 	require.NoError(t, err)
-	require.NoError(t, e.keys.reload(t.Context()))
-	require.Equal(t, []string{kid}, e.kids())
-	_, err = e.verify(old.GetAccessToken())
-	require.Error(t, err)
-	next, err := e.refreshWith(old.GetRefreshToken())
-	require.NoError(t, err)
-	e.mustVerify(next.GetAccessToken())
+	b.mustVerify(fresh.GetAccessToken())
 }

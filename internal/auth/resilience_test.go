@@ -126,7 +126,7 @@ func TestRun_PicksUpNewKeysAndStops(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()
-	kid, err := ReplaceKeys(t.Context(), e.db)
+	kid, err := RotateKey(t.Context(), e.db, e.cfg)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return e.kids()[0] == kid }, keyReload+10*time.Second, 50*time.Millisecond)
 	cancel()

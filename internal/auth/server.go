@@ -231,8 +231,8 @@ func (s *Server) RedeemTicket(ctx context.Context, in *authv1.RedeemTicketReques
 	return &authv1.RedeemTicketResponse{Identity: id}, nil
 }
 
-// Keys returns the public keys of access tokens, newest first, at most two. A
-// new key is in the answer a minute before it signs.
+// Keys returns the public keys of access tokens, newest first: at most two, and
+// one more while all are being replaced. A new key is in the answer before it signs.
 func (s *Server) Keys(context.Context, *authv1.KeysRequest) (*authv1.KeysResponse, error) {
 	out := &authv1.KeysResponse{}
 	for _, k := range *s.keys.keys.Load() {
