@@ -152,13 +152,7 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 		return err
 	}
 	b.OnClose("connections", func(context.Context) error { srv.Close(); return nil })
-	registry.Watch("logic").OnChange(func(list []discovery.Instance) {
-		replicas := make([]gateway.Replica, len(list))
-		for i, inst := range list {
-			replicas[i] = gateway.Replica{ID: inst.ID, Addr: inst.Addr}
-		}
-		srv.SetLogic(replicas)
-	})
+	registry.Watch("logic").OnChange(followLogic(srv.SetLogic))
 
 	consumer, err = bus.NewConsumer(bus.ConsumerConfig{
 		Addrs: cfg.Bus.NSQD, LookupAddrs: cfg.Bus.Lookupd, MaxInFlight: cfg.Bus.MaxInFlight,
@@ -206,6 +200,22 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	})
 	tel.Log.Info("gateway is up", "addr", addr)
 	return nil
+}
+
+// followLogic hands on which replicas of logic there are. That there are none is
+// not believed: it is logic or etcd that lost the leases, and replicas that still
+// work would lose their lanes. Who is really gone is noticed by his connection.
+func followLogic(set func([]gateway.Replica)) func([]discovery.Instance) {
+	return func(list []discovery.Instance) {
+		if len(list) == 0 {
+			return
+		}
+		replicas := make([]gateway.Replica, len(list))
+		for i, inst := range list {
+			replicas[i] = gateway.Replica{ID: inst.ID, Addr: inst.Addr}
+		}
+		set(replicas)
+	}
 }
 
 // handler puts the socket beside the API. It is no ServeMux, which answers

@@ -4,12 +4,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
+	"reflect"
 	"strings"
 	"testing"
 
 	"im-services/internal/catalog"
 	"im-services/internal/gateway"
 	"im-services/internal/platform/config"
+	"im-services/internal/platform/discovery"
 )
 
 func load(t *testing.T) (Config, error) {
@@ -68,6 +70,21 @@ func TestHandler(t *testing.T) {
 		if w.Code != http.StatusOK || w.Body.String() != want {
 			t.Errorf("%s: %d %q", request, w.Code, w.Body)
 		}
+	}
+}
+
+// TestG17_NoReplicasAreNotBelieved: lanes go to the last replicas that were known
+// until there are others.
+func TestG17_NoReplicasAreNotBelieved(t *testing.T) {
+	var told [][]gateway.Replica
+	changed := followLogic(func(r []gateway.Replica) { told = append(told, r) })
+	one, two := discovery.Instance{ID: "l1", Addr: "a1"}, discovery.Instance{ID: "l2", Addr: "a2"}
+	for _, list := range [][]discovery.Instance{nil, {one, two}, {}, {two}} {
+		changed(list)
+	}
+	want := [][]gateway.Replica{{{ID: "l1", Addr: "a1"}, {ID: "l2", Addr: "a2"}}, {{ID: "l2", Addr: "a2"}}}
+	if !reflect.DeepEqual(told, want) {
+		t.Fatalf("told %v, want %v", told, want)
 	}
 }
 
