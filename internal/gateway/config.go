@@ -46,8 +46,9 @@ type Config struct {
 	// are read; WindowBytes bounds their size. Defaults 256 and 1 MiB.
 	Window      int `yaml:"window"`
 	WindowBytes int `yaml:"window_bytes"`
-	// OutboxBytes is what may be queued for one connection. Default 256 KiB. Half
-	// of it should hold the answers to a full Window, some 128 bytes each.
+	// OutboxBytes is what may be queued for one connection, and of pushes that came
+	// too early as much again. Default 256 KiB. Half of it should hold the answers to
+	// a full Window, some 128 bytes each.
 	OutboxBytes int `yaml:"outbox_bytes"`
 	// SocketBuffer is the kernel's send buffer per connection. Default 128 KiB.
 	SocketBuffer int `yaml:"socket_buffer"`

@@ -10,7 +10,7 @@ import (
 
 // Bounds of what a connection remembers while it delivers.
 const (
-	maxHeld       = 256  // pushes that came too early, or during a sync
+	maxHeld       = 256  // pushes that came too early, or during a sync; their frames: Config.OutboxBytes
 	maxAhead      = 64   // ranges of the push counter that were written ahead
 	maxPositions  = 4096 // conversations with a known position
 	firstProofGap = 100 * time.Millisecond
@@ -49,6 +49,7 @@ type pushed struct {
 	lo, hi im.PV
 	epoch  string // the counter's life
 	msgs   []*message
+	size   int           // of the frames
 	at     time.Duration // when it came
 }
 
@@ -70,10 +71,11 @@ type delivery struct {
 	positions map[im.ConversationID]im.Seq
 	// own holds the connection's own private messages whose acks overtook the
 	// pushes before them; the position passes over them when it gets there.
-	own   []place
-	held  []pushed
-	ahead []pvRange
-	timer bool // a hold timer is running
+	own       []place
+	held      []pushed
+	heldBytes int // sum of their sizes
+	ahead     []pvRange
+	timer     bool // a hold timer is running
 
 	// wantPV is the counter logic had at the last watermark.
 	wantPV im.PV
@@ -100,6 +102,9 @@ func (c *conn) deliver(epoch string, pv im.PV, msgs []*message, now time.Duratio
 		return
 	}
 	p := pushed{msgs: msgs, at: now, epoch: epoch}
+	for _, m := range msgs {
+		p.size += len(m.frame)
+	}
 	if pv != 0 {
 		p.lo, p.hi = pv-im.PV(len(msgs))+1, pv
 	}
@@ -139,11 +144,12 @@ func (c *conn) deliver(epoch string, pv im.PV, msgs []*message, now time.Duratio
 }
 
 // holdLocked keeps a push for later. When too much is held it is all dropped:
-// the sync that follows reads it from the store.
+// the sync that follows reads it from the store. Frames that other connections
+// share count in full: this one may be the last to let go of them.
 func (c *conn) holdLocked(p pushed) {
 	c.s.m.held.Inc()
-	if len(c.held) >= maxHeld {
-		c.held = nil
+	if len(c.held) >= maxHeld || c.heldBytes+p.size > c.s.cfg.OutboxBytes {
+		c.dropHeldLocked()
 		if c.phase == phaseLive {
 			c.syncLocked("held")
 		} else {
@@ -152,7 +158,10 @@ func (c *conn) holdLocked(p pushed) {
 		return
 	}
 	c.held = append(c.held, p)
+	c.heldBytes += p.size
 }
+
+func (c *conn) dropHeldLocked() { c.held, c.heldBytes = nil, 0 }
 
 // applyLocked writes what can be written of p, in order, and reports whether
 // nothing is left of it.
@@ -217,6 +226,10 @@ func (c *conn) countLocked(p pushed) {
 
 // retryLocked tries the held pushes again, until none of them moves.
 func (c *conn) retryLocked() {
+	if c.again { // too much was held behind a fence: it was dropped
+		c.syncLocked("held")
+		return
+	}
 	for progress := true; progress && c.phase == phaseLive; {
 		progress = false
 		for i := 0; i < len(c.held) && c.phase == phaseLive; {
@@ -225,6 +238,7 @@ func (c *conn) retryLocked() {
 				if c.phase != phaseLive { // a sync began and took what was held
 					return
 				}
+				c.heldBytes -= c.held[i].size
 				c.held = append(c.held[:i], c.held[i+1:]...)
 				progress = true
 				continue
@@ -234,7 +248,7 @@ func (c *conn) retryLocked() {
 		}
 	}
 	if len(c.held) == 0 {
-		c.held = nil
+		c.dropHeldLocked()
 	}
 }
 
@@ -426,7 +440,8 @@ func merge(in []place) []place {
 }
 
 func (c *conn) dropDeliveryLocked() {
-	c.held, c.ahead, c.positions, c.own, c.unproven = nil, nil, nil, nil, nil
+	c.dropHeldLocked()
+	c.ahead, c.positions, c.own, c.unproven = nil, nil, nil, nil
 }
 
 // event writes a frame that is not stored: it may be lost.

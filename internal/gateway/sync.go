@@ -29,7 +29,8 @@ func (c *conn) syncLocked(cause string) {
 		return
 	}
 	c.phase = phaseSyncing
-	c.held, c.ahead, c.again = nil, nil, false
+	c.dropHeldLocked()
+	c.ahead, c.again = nil, false
 	if c.stopSync != nil { // one is running: let it go round once more
 		c.again = true
 		return
@@ -89,7 +90,8 @@ func (c *conn) live() bool {
 	}
 	if c.again {
 		c.again = false
-		c.held, c.ahead = nil, nil
+		c.dropHeldLocked()
+		c.ahead = nil
 		return false
 	}
 	c.stopSync()
