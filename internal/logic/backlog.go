@@ -3,6 +3,7 @@ package logic
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -13,9 +14,12 @@ import (
 )
 
 const (
-	// backlogRead is how many messages one query reads.
-	backlogRead = 1000
-	// backlogChunk and backlogBytes bound one response of the stream.
+	// backlogFirst is how many messages the first query of a conversation reads, and
+	// backlogRead how many one reads at most: the more, the smaller they are.
+	backlogFirst = 64
+	backlogRead  = 1000
+	// backlogChunk and backlogBytes bound one response of the stream; backlogBytes
+	// also what is read at once, and so what a slow reader makes us hold.
 	backlogChunk = 256
 	backlogBytes = 512 << 10
 )
@@ -117,20 +121,23 @@ func (s *store) streamBacklog(ctx context.Context, user im.UserID, platform im.P
 
 // streamRun sends the messages after < seq <= upTo of one conversation.
 func (s *store) streamRun(ctx context.Context, user im.UserID, platform im.Platform, b behind, after, upTo im.Seq, out *backlogSender) error {
+	limit := backlogFirst
 	for after < upTo {
-		rows, err := s.readMessages(ctx, s.db, b.ConversationID, after, upTo, backlogRead)
+		rows, size, err := s.readPage(ctx, b.ConversationID, after, upTo, limit)
 		if err != nil {
 			return err
 		}
 		if len(rows) == 0 {
 			return nil
 		}
-		for len(rows) > 0 {
-			n := min(len(rows), backlogChunk)
-			run := &logicv1.BacklogConversation{ConversationId: int64(b.ConversationID), Position: int64(rows[n-1].Seq)}
-			size := 0
-			for i := range rows[:n] {
-				m := &rows[i]
+		after = rows[len(rows)-1].Seq
+		if limit = min(2*limit, backlogRead); size >= backlogBytes {
+			limit = len(rows)
+		}
+		for part := range slices.Chunk(rows, backlogChunk) {
+			run := &logicv1.BacklogConversation{ConversationId: int64(b.ConversationID), Position: int64(part[len(part)-1].Seq)}
+			for i := range part {
+				m := &part[i]
 				if !deliverable(m, b.Kind, user, platform) {
 					continue
 				}
@@ -142,21 +149,38 @@ func (s *store) streamRun(ctx context.Context, user im.UserID, platform im.Platf
 					}
 				}
 				run.Messages = append(run.Messages, m.toPush(b.Kind, to))
-				if size += len(m.Text) + len(m.DataJSON) + 100; size > backlogBytes {
-					n = i + 1
-					run.Position = int64(m.Seq)
-					break
-				}
 			}
 			s.metrics.backlogMessages.Add(float64(len(run.GetMessages())))
 			if err := out.add(run); err != nil {
 				return err
 			}
-			after = rows[n-1].Seq
-			rows = rows[n:]
 		}
 	}
 	return nil
+}
+
+// readPage reads the first messages after < seq <= upTo: at most limit, and none
+// after that with which they reach backlogBytes. The size is about what they take.
+// The rest of a longer answer is read from MySQL and thrown away, so ask for no
+// more than is likely to fit.
+func (s *store) readPage(ctx context.Context, conv im.ConversationID, after, upTo im.Seq, limit int) (page []messageRow, size int, err error) {
+	rows, err := s.db.QueryxContext(ctx, selectMessages, int64(conv), int64(after), int64(upTo), limit)
+	if err != nil {
+		return nil, 0, fmt.Errorf("read backlog: %w", err)
+	}
+	defer func() { _ = rows.Close() }()
+	for size < backlogBytes && rows.Next() {
+		var m messageRow
+		if err := rows.StructScan(&m); err != nil {
+			return nil, 0, fmt.Errorf("read backlog: %w", err)
+		}
+		size += len(m.Text) + len(m.DataJSON) + 100
+		page = append(page, m)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, 0, fmt.Errorf("read backlog: %w", err)
+	}
+	return page, size, nil
 }
 
 // deliverable reports whether a stored message is replayed to a platform of the

@@ -171,11 +171,14 @@ func (s *store) loadRanges(ctx context.Context, encoded []byte) ([]committedMess
 	return out, nil
 }
 
+// selectMessages are those of a conversation between two places, the first of them.
+const selectMessages = `SELECT ` + messageColumns + ` FROM messages
+	WHERE conversation_id = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?`
+
 // readMessages reads a conversation's messages with after < seq <= upTo, ascending.
 func (s *store) readMessages(ctx context.Context, q sqlx.QueryerContext, conv im.ConversationID, after, upTo im.Seq, limit int) ([]messageRow, error) {
 	var rows []messageRow
-	err := sqlx.SelectContext(ctx, q, &rows, `SELECT `+messageColumns+` FROM messages
-		WHERE conversation_id = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?`, int64(conv), int64(after), int64(upTo), limit)
+	err := sqlx.SelectContext(ctx, q, &rows, selectMessages, int64(conv), int64(after), int64(upTo), limit)
 	if err != nil {
 		return nil, fmt.Errorf("read messages: %w", err)
 	}
