@@ -70,8 +70,13 @@ type Config struct {
 	// Hold is how long a push that came too early waits for the one before.
 	// Default 100 ms.
 	Hold time.Duration `yaml:"hold"`
-	// SyncConcurrency bounds the backlogs read at once. Default 64.
+	// SyncConcurrency bounds the backlogs read at once, but for those that wait for
+	// a slow client. Default 64.
 	SyncConcurrency int `yaml:"sync_concurrency"`
+	// SyncStreams bounds the backlogs read at once with those that wait: each holds
+	// half a megabyte here and twice that in logic if its messages are large.
+	// Default 512.
+	SyncStreams int `yaml:"sync_streams"`
 	// ProofInterval is the most that pings that prove receipt are apart on a
 	// connection that is always sent something: what came in less before it broke
 	// is sent again. After a pause they begin a tenth of a second apart. Default
@@ -134,6 +139,7 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.PendingBytes, 64<<20)
 	orDefault(&c.Hold, 100*time.Millisecond)
 	orDefault(&c.SyncConcurrency, 64)
+	orDefault(&c.SyncStreams, 512)
 	orDefault(&c.ProofInterval, 1600*time.Millisecond)
 	orDefault(&c.ReportInterval, 300*time.Millisecond)
 	orDefault(&c.WatermarkInterval, 3*time.Second)
@@ -162,7 +168,7 @@ func (c Config) Validate() error {
 	}
 	for _, n := range []int{
 		c.MaxConnections, c.Window, c.WindowBytes, c.OutboxBytes, c.SocketBuffer, c.PendingBytes,
-		c.SyncConcurrency, c.WatermarkChunk,
+		c.SyncConcurrency, c.SyncStreams, c.WatermarkChunk,
 	} {
 		if n <= 0 {
 			return errors.New("gateway: limits must be positive")

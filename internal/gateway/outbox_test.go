@@ -248,6 +248,36 @@ func TestG14_StuckBacklogDelaysNobody(t *testing.T) {
 	}
 }
 
+// TestG13_BacklogStreamsAreBounded: who does not read his backlog gives up his turn
+// but not his place among those whose backlogs are in memory.
+func TestG13_BacklogStreamsAreBounded(t *testing.T) {
+	cfg := testConfig()
+	cfg.SyncStreams = 1
+	cfg.OutboxBytes = 16 << 10
+	cfg.SocketBuffer = 4 << 10
+	cfg.WriteTimeout = time.Second
+	w := newWorld(t, cfg)
+	for i := range 800 {
+		w.store.store(sendOf(1, 35, 34, int64(i+1), strings.Repeat("x", 16<<10)))
+	}
+	w.raw(35) // never reads
+	w.eventually("the backlog is stuck", func() bool {
+		stuck := false
+		w.srv.hub.each(35, func(c *conn) { c.out.mu.Lock(); stuck = c.out.room != nil; c.out.mu.Unlock() })
+		return stuck
+	})
+	stuck, next := w.connOf(35), w.dial(36)
+	for !stuck.closed() {
+		if n := w.syncs(36); n > 1 && !stuck.closed() {
+			t.Fatalf("%d backlogs are open", n)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	w.eventually("the next has his turn", func() bool { return w.liveCount() == 1 })
+	next.send(heartbeatText)
+	next.wait(1004, 1)
+}
+
 // TestLaggingReaderIsNotClosed: pushes come faster than the client reads for a
 // while; it gets them all, in order, and keeps its connection.
 func TestLaggingReaderIsNotClosed(t *testing.T) {

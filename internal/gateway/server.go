@@ -74,7 +74,8 @@ type Server struct {
 	awake    atomic.Int64 // when the process last ran, since start
 	stalled  sync.Mutex   // held while connections are fenced
 	draining atomic.Bool
-	syncs    chan struct{}
+	syncs    chan struct{} // one slot per backlog that is read and not waiting for its client
+	streams  chan struct{} // one slot per backlog, for all its life
 	asks     chan struct{}
 
 	gate   sync.RWMutex // held for reading while a connection is taken in
@@ -112,7 +113,8 @@ func New(deps Deps) (*Server, error) {
 	s := &Server{
 		id: deps.ID, idPrefix: string(deps.ID) + "/", cfg: cfg, deps: deps, log: deps.Log, zone: zone,
 		start: time.Now(), origins: newOrigins(cfg.AllowedOrigins), hub: newHub(),
-		syncs: make(chan struct{}, cfg.SyncConcurrency), asks: make(chan struct{}, maxAsks),
+		syncs: make(chan struct{}, cfg.SyncConcurrency), streams: make(chan struct{}, cfg.SyncStreams),
+		asks: make(chan struct{}, maxAsks),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.lanes = newLanes(s)

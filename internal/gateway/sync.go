@@ -284,14 +284,18 @@ const (
 	chatFrameSize = 448
 )
 
-// limitSyncs runs f when its turn comes.
+// limitSyncs runs f when its turn comes. A slow client gives its turn to others,
+// see waitForRoom, but what is read for it stays in memory: so the streams are
+// counted besides.
 func (s *Server) limitSyncs(ctx context.Context, f func() error) error {
-	select {
-	case s.syncs <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
+	for _, slots := range []chan struct{}{s.streams, s.syncs} {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		defer func() { <-slots }()
 	}
-	defer func() { <-s.syncs }()
 	start := time.Now()
 	err := f()
 	s.m.syncSeconds.Observe(time.Since(start).Seconds())
