@@ -19,7 +19,7 @@ type api struct {
 
 	zone     *time.Location
 	profiles *profiles
-	uploads  chan struct{} // one slot per running upload
+	uploads  *uploadSlots
 	metrics  *metrics
 }
 

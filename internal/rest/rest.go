@@ -29,8 +29,10 @@ type Config struct {
 	TimeZone string `yaml:"time_zone"`
 	// UploadLimit is the largest file accepted, in bytes. Default 50 MiB.
 	UploadLimit int64 `yaml:"upload_limit"`
-	// UploadConcurrency bounds the uploads running at once. Default 64.
+	// UploadConcurrency bounds the uploads running at once, UploadsPerUser those of
+	// one user. Defaults 64 and 4.
 	UploadConcurrency int `yaml:"upload_concurrency"`
+	UploadsPerUser    int `yaml:"uploads_per_user"`
 	// BodyLimit is the largest other body accepted, in bytes. Default 1 MiB.
 	BodyLimit int64 `yaml:"body_limit"`
 	// RequestTimeout bounds the work on one request (not an upload's transfer).
@@ -76,6 +78,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.UploadConcurrency == 0 {
 		c.UploadConcurrency = 64
 	}
+	if c.UploadsPerUser == 0 {
+		c.UploadsPerUser = 4
+	}
 	if c.BodyLimit == 0 {
 		c.BodyLimit = 1 << 20
 	}
@@ -97,7 +102,7 @@ func (c Config) Validate() error {
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 		return errors.New("rest: public_url must be an absolute http or https URL")
 	}
-	if c.UploadLimit < 0 || c.UploadConcurrency < 0 || c.BodyLimit < 0 || c.RequestTimeout < 0 || c.ProfileTTL < 0 || c.ProfileCache < 0 {
+	if c.UploadLimit < 0 || c.UploadConcurrency < 0 || c.UploadsPerUser < 0 || c.BodyLimit < 0 || c.RequestTimeout < 0 || c.ProfileTTL < 0 || c.ProfileCache < 0 {
 		return errors.New("rest: limits must not be negative")
 	}
 	if _, err := time.LoadLocation(c.TimeZone); err != nil {
@@ -129,7 +134,7 @@ func New(deps Deps) (http.Handler, error) {
 		Deps:     deps,
 		zone:     zone,
 		profiles: newProfiles(deps.Auth, cfg.ProfileCache, cfg.ProfileTTL),
-		uploads:  make(chan struct{}, cfg.UploadConcurrency),
+		uploads:  newUploadSlots(cfg.UploadConcurrency, cfg.UploadsPerUser),
 		metrics:  newMetrics(deps.Registry),
 	}
 	return a.routes()

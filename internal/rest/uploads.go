@@ -7,6 +7,7 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -26,15 +27,48 @@ const writePause = 30 * time.Second
 // reasonFull is that of an upload for which there is no space.
 const reasonFull = "storage_full"
 
+// uploadSlots bounds the running uploads, and each user's share of them: an upload
+// may last as long as a slow line needs, so one user could take every slot for hours.
+type uploadSlots struct {
+	all, each int
+
+	mu      sync.Mutex // guards the following fields
+	running int
+	users   map[im.UserID]int // those with a running upload
+}
+
+func newUploadSlots(all, each int) *uploadSlots {
+	return &uploadSlots{all: all, each: each, users: map[im.UserID]int{}}
+}
+
+// take reports whether the user may upload now; then release must follow.
+func (s *uploadSlots) take(user im.UserID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running >= s.all || s.users[user] >= s.each {
+		return false
+	}
+	s.running++
+	s.users[user]++
+	return true
+}
+
+func (s *uploadSlots) release(user im.UserID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running--
+	if s.users[user]--; s.users[user] == 0 {
+		delete(s.users, user)
+	}
+}
+
 // uploadFile stores the part named file while it arrives; it is never whole in
 // memory.
 func uploadFile(c *call) (any, error) {
-	select {
-	case c.uploads <- struct{}{}:
-		defer func() { <-c.uploads }()
-	default:
+	if !c.uploads.take(c.me) {
 		return nil, &im.Error{Kind: im.KindExhausted, Reason: "uploads_busy", RetryAfter: 5 * time.Second}
 	}
+	defer c.uploads.release(c.me)
 	b := newBody(c.w, c.r, c.Config.UploadLimit+formOverhead)
 	file, err := c.storeFile(b)
 	if b.err != nil && !errors.Is(b.err, io.EOF) {

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -27,6 +28,7 @@ import (
 
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/im"
+	"im-services/internal/token"
 	"im-services/internal/upload"
 )
 
@@ -226,6 +228,56 @@ func TestUpload_Busy(t *testing.T) {
 	require.NoError(t, pw.Close())
 	require.Equal(t, 200, <-done)
 	e.ok(e.upload("x.txt", []byte("x")))
+}
+
+// TestG14_SlowUploadsTakeNoOthersPlace: one user holds his share of the running
+// uploads and no more, whatever others leave free.
+func TestG14_SlowUploadsTakeNoOthersPlace(t *testing.T) {
+	e := newEdge(t, func(d *Deps) {
+		d.Config.UploadConcurrency, d.Config.UploadsPerUser = 4, 2
+		d.Verify = func(raw string) (token.Claims, error) {
+			if raw == "bob" {
+				return token.Claims{UserID: 35}, nil
+			}
+			return verify(raw)
+		}
+	})
+	var wg sync.WaitGroup
+	var slow []*io.PipeWriter
+	start := func() {
+		pr, pw := io.Pipe()
+		wg.Go(func() {
+			e.do(http.MethodPost, "/api/upload/file", pr, "Content-Type", "multipart/form-data; boundary=b")
+			_ = pr.Close()
+		})
+		_, err := io.WriteString(pw, "--b\r\n") // it is being read: the slot is taken
+		require.NoError(t, err)
+		slow = append(slow, pw)
+	}
+	start()
+	start()
+	e.refused(e.upload("x.txt", []byte("x")), 1000)
+	body, ct := filePart(t, "file", "x.txt", []byte("x"))
+	e.ok(e.do(http.MethodPost, "/api/upload/file", body, "Content-Type", ct, "Authorization", "Bearer bob"))
+	require.NoError(t, slow[0].Close())
+	require.Eventually(t, func() bool { return e.upload("x.txt", []byte("x")).code == 200 }, 5*time.Second, time.Millisecond)
+	require.NoError(t, slow[1].Close())
+	wg.Wait()
+}
+
+// Nothing is remembered of users who have no upload running.
+func TestUploadSlots_AreGivenBack(t *testing.T) {
+	s := newUploadSlots(3, 2)
+	require.True(t, s.take(1))
+	require.True(t, s.take(1))
+	require.False(t, s.take(1))
+	require.True(t, s.take(2))
+	require.False(t, s.take(3), "all are taken")
+	for _, user := range []im.UserID{1, 1, 2} {
+		s.release(user)
+	}
+	require.Zero(t, s.running)
+	require.Empty(t, s.users)
 }
 
 func TestFiles_UnknownAndForged(t *testing.T) {
