@@ -164,7 +164,7 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	close(started)
 	b.OnClose("bus", func(context.Context) error { return consumer.Close() })
 
-	store, err := upload.Open(ctx, cfg.Upload)
+	store, err := upload.Open(ctx, cfg.Upload, tel.Log)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
@@ -120,7 +121,7 @@ func newEdge(t testing.TB, change ...func(*Deps)) *edge {
 		return resp, nil
 	})
 	dir := filepath.Join(t.TempDir(), "files")
-	store, err := upload.Open(context.Background(), upload.Config{Bucket: dir})
+	store, err := upload.Open(context.Background(), upload.Config{Bucket: dir}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = store.Close() })
 	deps := Deps{

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -115,7 +116,7 @@ func TestStore_OnS3(t *testing.T) {
 	t.Cleanup(srv.Close)
 	t.Setenv("AWS_ACCESS_KEY_ID", "key")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
-	s, err := Open(context.Background(), Config{Bucket: "s3://bucket?region=here&use_path_style=true&endpoint=" + url.QueryEscape(srv.URL)})
+	s, err := Open(context.Background(), Config{Bucket: "s3://bucket?region=here&use_path_style=true&endpoint=" + url.QueryEscape(srv.URL)}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	contract(t, s, func() int {

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"strings"
 
@@ -41,19 +42,20 @@ type Store struct {
 // New makes a Store of a bucket that is open, and closes it when it is closed.
 func New(b *blob.Bucket) *Store { return &Store{bucket: b} }
 
-// Open opens the bucket; a directory is made if it is missing. Close it.
-func Open(ctx context.Context, cfg Config) (*Store, error) {
+// Open opens the bucket; a directory is made if it is missing, and freed of what
+// uploads left there whose process died. Close it.
+func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	b, err := openBucket(ctx, cfg.Bucket)
+	b, err := openBucket(ctx, cfg.Bucket, log)
 	if err != nil {
 		return nil, fmt.Errorf("upload: open bucket: %w", err)
 	}
 	return New(b), nil
 }
 
-func openBucket(ctx context.Context, where string) (*blob.Bucket, error) {
+func openBucket(ctx context.Context, where string, log *slog.Logger) (*blob.Bucket, error) {
 	if strings.Contains(where, "://") && !strings.HasPrefix(where, "file://") {
 		return blob.OpenBucket(ctx, where)
 	}
@@ -63,7 +65,12 @@ func openBucket(ctx context.Context, where string) (*blob.Bucket, error) {
 	}
 	// Temporary files beside the final ones: a rename across file systems
 	// would be a copy that a crash can cut in two.
-	return fileblob.OpenBucket(dir, &fileblob.Options{CreateDir: true, NoTempDir: true})
+	b, err := fileblob.OpenBucket(dir, &fileblob.Options{CreateDir: true, NoTempDir: true})
+	if err != nil {
+		return nil, err
+	}
+	removeParts(dir, log)
+	return b, nil
 }
 
 // Close releases the bucket.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -27,7 +28,7 @@ var serverStart = time.Now().Truncate(time.Second)
 
 func TestStore_InADirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made", "when missing")
-	s, err := Open(context.Background(), Config{Bucket: dir})
+	s, err := Open(context.Background(), Config{Bucket: dir}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	contract(t, s, func() (n int) {
@@ -42,12 +43,12 @@ func TestStore_InADirectory(t *testing.T) {
 }
 
 func TestOpen_FileURL(t *testing.T) {
-	s, err := Open(context.Background(), Config{Bucket: "file://" + t.TempDir()})
+	s, err := Open(context.Background(), Config{Bucket: "file://" + t.TempDir()}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
-	_, err = Open(context.Background(), Config{})
+	_, err = Open(context.Background(), Config{}, slog.New(slog.DiscardHandler))
 	require.Error(t, err)
-	_, err = Open(context.Background(), Config{Bucket: "nothing://x"})
+	_, err = Open(context.Background(), Config{Bucket: "nothing://x"}, slog.New(slog.DiscardHandler))
 	require.Error(t, err)
 }
 
