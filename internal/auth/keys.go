@@ -75,7 +75,11 @@ func (s store) ensureKey(ctx context.Context) error {
 		if err != nil || len(keys) > 0 {
 			return err
 		}
-		return insertKey(ctx, tx, newKey(time.Now()))
+		now, err := dbTime(ctx, tx)
+		if err != nil {
+			return err
+		}
+		return insertKey(ctx, tx, newKey(now))
 	})
 }
 
@@ -92,7 +96,10 @@ func RotateKey(ctx context.Context, db *sqlx.DB, cfg Config) (kid string, err er
 		if err != nil {
 			return err
 		}
-		now := time.Now()
+		now, err := dbTime(ctx, tx)
+		if err != nil {
+			return err
+		}
 		if len(keys) >= liveKeys {
 			needed := time.UnixMilli(keys[0].ActiveAt).Add(cfg.AccessTTL + token.DefaultLeeway)
 			if now.Before(needed) {
@@ -121,7 +128,12 @@ func RotateKey(ctx context.Context, db *sqlx.DB, cfg Config) (kid string, err er
 // them would sign with a key that another does not know, and gateways that ask
 // that one would refuse new logins. If it fails the old keys stay: do it again.
 func ReplaceKeys(ctx context.Context, db *sqlx.DB) (kid string, err error) {
-	st, k := store{db}, newKey(time.Now().Add(keyHandover))
+	st := store{db}
+	now, err := dbTime(ctx, db)
+	if err != nil {
+		return "", storeError(err)
+	}
+	k := newKey(now.Add(keyHandover))
 	if err := st.announceKey(ctx, k); err != nil {
 		return "", err
 	}
