@@ -1,6 +1,7 @@
 package logic
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	logicv1 "im-services/api/proto/logic/v1"
 	pushv1 "im-services/api/proto/push/v1"
 	"im-services/internal/im"
+	"im-services/internal/platform/database"
 )
 
 func TestSend_NumbersFromOneAndAcksWhatIsStored(t *testing.T) {
@@ -522,5 +524,30 @@ func TestG15_FullLaneRefusesAtOnce(t *testing.T) {
 	wg.Wait()
 	if refused == 0 || accepted == 0 || refused+accepted != 500 {
 		t.Fatalf("%d accepted, %d refused", accepted, refused)
+	}
+}
+
+// TestG2_APausedReplicaDoesNotHoldAConversation: one replica stands still between
+// locking a conversation and writing to it; a send through another is stored in
+// the time that it has.
+func TestG2_APausedReplicaDoesNotHoldAConversation(t *testing.T) {
+	h := newHarness(t)
+	conv := h.befriend(2, 3)
+	paused := h.Server
+	h.replica()
+	locked, resume := make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() { close(resume) })
+	go func() {
+		_ = paused.store.batches.Once(context.Background(), func(tx *database.Batch) error {
+			_, err := lockConversations(context.Background(), tx, []im.ConversationID{conv})
+			close(locked)
+			<-resume
+			return err
+		})
+	}()
+	<-locked
+	began := time.Now()
+	if res, err := h.trySend(privateSend(2, 3, 1, "x")); err != nil || res.GetSeq() != 1 {
+		t.Fatalf("after %v: %v, %v", time.Since(began), res, err)
 	}
 }

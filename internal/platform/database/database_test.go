@@ -189,7 +189,7 @@ func TestInTx_RunsAgainAfterADeadlock(t *testing.T) {
 }
 
 func TestInTx_GivesUpOnALockThatStays(t *testing.T) {
-	db := open(t, testkit.MySQL(t), func(c *database.Config) { c.LockWait = time.Second })
+	db := open(t, testkit.MySQL(t), func(c *database.Config) { c.LockWait, c.IdleTx = time.Second, time.Minute })
 	exec(t, db, "CREATE TABLE x (id BIGINT PRIMARY KEY)")
 	exec(t, db, "INSERT INTO x VALUES (1)")
 	holder, err := db.Beginx()

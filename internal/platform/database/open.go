@@ -41,6 +41,11 @@ type Config struct {
 	ReadTimeout  time.Duration `yaml:"read_timeout"`  // 3s for one answer of the server
 	WriteTimeout time.Duration `yaml:"write_timeout"` // 3s
 	LockWait     time.Duration `yaml:"lock_wait"`     // 2s, whole seconds; below ReadTimeout, so that the server gives up first
+	// IdleTx is how long a transaction may do nothing before the server rolls it
+	// back and ends its session; 2s, whole seconds. Who stands still or is cut off
+	// holds everybody else's rows no longer than that. MariaDB only: elsewhere
+	// nothing but the end of the process or its connection frees them.
+	IdleTx time.Duration `yaml:"idle_tx"`
 }
 
 // sqlMode makes the server refuse what it cannot store instead of changing it.
@@ -55,6 +60,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.ReadTimeout, 3*time.Second)
 	setDefault(&c.WriteTimeout, 3*time.Second)
 	setDefault(&c.LockWait, 2*time.Second)
+	setDefault(&c.IdleTx, 2*time.Second)
 	return c
 }
 
@@ -68,7 +74,7 @@ func setDefault[T int | time.Duration](v *T, d T) {
 // a large table may take minutes to answer.
 func (c Config) ForMigration() Config {
 	c.MaxOpen, c.MaxIdle = 4, 4
-	c.ReadTimeout = 30 * time.Minute
+	c.ReadTimeout, c.IdleTx = 30*time.Minute, 30*time.Minute
 	return c
 }
 
@@ -138,14 +144,18 @@ func driverConfig(cfg Config) (*mysql.Config, error) {
 	if mc.Params == nil {
 		mc.Params = map[string]string{}
 	}
-	for _, k := range []string{"tx_isolation", "transaction_isolation", "autocommit"} {
+	for _, k := range []string{"tx_isolation", "transaction_isolation", "autocommit", "idle_transaction_timeout"} {
 		delete(mc.Params, k)
 	}
-	mc.Params["sql_mode"] = "'" + sqlMode + "'"
+	// Only MariaDB reads what is in the comment, from 10.3 on.
+	mc.Params["sql_mode"] = "'" + sqlMode + "' /*M!100300 , idle_transaction_timeout = " + seconds(cfg.IdleTx) + " */"
 	mc.Params["time_zone"] = "'+00:00'"
-	mc.Params["innodb_lock_wait_timeout"] = strconv.Itoa(max(1, int(cfg.LockWait/time.Second)))
+	mc.Params["innodb_lock_wait_timeout"] = seconds(cfg.LockWait)
 	return mc, nil
 }
+
+// seconds is a duration as the server takes it.
+func seconds(d time.Duration) string { return strconv.Itoa(max(1, int(d/time.Second))) }
 
 // Passwordless reports whether the DSN names an account without a password, as
 // the shipped one does.
