@@ -508,12 +508,14 @@ func (p *pendingSend) final(r *logicv1.SendResult) *logicv1.SendResult {
 	return &logicv1.SendResult{Error: &logicv1.SendError{Kind: int32(im.KindUnknown), Reason: "outcome_unknown"}}
 }
 
-// watch breaks the stream when the replica has gone silent with sends
-// outstanding, and ends a lane that left when it is empty. Silence alone may be
-// a slow store: only a replica that does not answer a probe is given up.
+// watch breaks the stream when the replica says that it does not serve, or has
+// gone silent with sends outstanding, and ends a lane that left when it is empty.
+// Silence alone may be a slow store: only a replica that does not answer a probe
+// is given up. One that is leaving settles what it has.
 func (l *lanes) watch(ctx context.Context, n *lane, life int, cc ClientConn) {
 	t := time.NewTicker(laneTick)
 	defer t.Stop()
+	next, knownSilent := l.s.now()+laneProbe, false
 	for {
 		select {
 		case <-t.C:
@@ -524,14 +526,16 @@ func (l *lanes) watch(ctx context.Context, n *lane, life int, cc ClientConn) {
 			n.quit()
 			return
 		}
-		if !l.silent(n) {
+		silent := l.silent(n)
+		if l.s.now() < next && (knownSilent || !silent) {
 			continue
 		}
-		if answers, _ := alive(ctx, cc); answers || ctx.Err() != nil {
-			select { // it lives: ask again in a while
-			case <-time.After(laneProbe):
-			case <-ctx.Done():
-			}
+		answers, serves := alive(ctx, cc)
+		if ctx.Err() != nil {
+			return
+		}
+		if answers && (serves || l.isLeaving(n)) || !answers && !l.silent(n) {
+			next, knownSilent = l.s.now()+laneProbe, silent // ask again in a while
 			continue
 		}
 		l.s.m.laneStalls.Inc()
@@ -540,6 +544,12 @@ func (l *lanes) watch(ctx context.Context, n *lane, life int, cc ClientConn) {
 		l.mu.Unlock()
 		return
 	}
+}
+
+func (l *lanes) isLeaving(n *lane) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return n.leaving
 }
 
 // silent reports whether sends have been outstanding without any result for so

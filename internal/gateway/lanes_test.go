@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/health/grpc_health_v1"
+
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/im"
 )
@@ -277,6 +279,40 @@ func TestG2_SilentReplicaFailsOver(t *testing.T) {
 	if got := w.stored(fmt.Sprintf("p:34:%d", to)); strings.Join(got, "") != "xy" {
 		t.Fatalf("stored %q", got)
 	}
+}
+
+// TestG2_ReplicaThatDoesNotServeFailsOver: a replica that answers and says that it
+// cannot do its work loses its sends to another, and gets some again when it can.
+func TestG2_ReplicaThatDoesNotServeFailsOver(t *testing.T) {
+	cfg := testConfig()
+	cfg.SendFailover, cfg.SendTimeout = 2*time.Second, 5*time.Second
+	w := newWorld(t, cfg)
+	r1 := w.replicas["r1"]
+	w.addReplica("r2")
+	w.setReplicas("r1", "r2")
+	w.eventually("two lanes", func() bool { return w.lanesUp() == 2 })
+	a := w.connect(34)
+	to := int64(35)
+	for w.laneOf(fmt.Sprintf("p:34:%d", to)) != "r1" {
+		to++
+	}
+	block := make(chan struct{})
+	defer close(block)
+	r1.mu.Lock()
+	r1.gate = func(*logicv1.Send) { <-block }
+	r1.mu.Unlock()
+	r1.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	start := time.Now()
+	a.chat(1, to, 1, "x")
+	a.wait(1005, 1)
+	if d := time.Since(start); d > cfg.SendFailover+time.Second {
+		t.Errorf("acked after %v", d)
+	}
+	if n := w.lanesUp(); n != 1 {
+		t.Errorf("%d lanes", n)
+	}
+	r1.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_SERVING)
+	w.eventually("r1 is back", func() bool { return w.lanesUp() == 2 })
 }
 
 // A replica that is slow but answers probes keeps its sends: moving them would

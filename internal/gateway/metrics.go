@@ -78,7 +78,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 		deaf:         counter("deaf_total", "Connections dropped because nothing was heard of them."),
 		writeErrors:  counter("write_errors_total", "Writes that failed or timed out."),
 		panics:       counter("panics_total", "Panics caught in connections."),
-		laneStalls:   counter("lane_stalls_total", "Lanes given up because the replica did not answer."),
+		laneStalls:   counter("lane_stalls_total", "Lanes given up because the replica did not answer or serve."),
 		resends:      counter("resends_total", "Sends moved to another lane."),
 		reportErrors: counter("report_errors_total", "Receipts or disconnects that could not be reported."),
 		markErrors:   counter("watermark_errors_total", "Watermark and assert calls that failed."),

@@ -19,8 +19,9 @@ const healthEvery = time.Second
 type healthServer struct {
 	healthpb.UnimplementedHealthServer
 
-	mu      sync.Mutex // guards the following fields
-	serving bool
+	mu      sync.Mutex    // guards the following fields
+	running bool          // the server takes calls
+	unable  bool          // and yet cannot do its work
 	change  chan struct{} // closed and replaced at each change
 	over    bool
 	closed  chan struct{} // closed when watchers must leave
@@ -32,16 +33,25 @@ func newHealth() *healthServer {
 	return &healthServer{change: make(chan struct{}), closed: make(chan struct{})}
 }
 
-func (h *healthServer) set(serving bool) {
+// run and able change the two things that make a server serve: that it takes
+// calls, and that it can do its work.
+func (h *healthServer) run(running bool) { h.update(func() { h.running = running }) }
+
+func (h *healthServer) able(able bool) { h.update(func() { h.unable = !able }) }
+
+func (h *healthServer) update(f func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.serving == serving {
+	was := h.servingLocked()
+	f()
+	if h.servingLocked() == was {
 		return
 	}
-	h.serving = serving
 	close(h.change)
 	h.change = make(chan struct{})
 }
+
+func (h *healthServer) servingLocked() bool { return h.running && !h.unable }
 
 // close ends the watches: a graceful stop waits for every stream.
 func (h *healthServer) close() {
@@ -57,7 +67,7 @@ func (h *healthServer) get() (*healthpb.HealthCheckResponse, <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := healthpb.HealthCheckResponse_NOT_SERVING
-	if h.serving {
+	if h.servingLocked() {
 		s = healthpb.HealthCheckResponse_SERVING
 	}
 	return &healthpb.HealthCheckResponse{Status: s}, h.change

@@ -108,9 +108,10 @@ func (s *Server) Addr() string { return s.ln.Addr().String() }
 // Advertise is the address to tell others.
 func (s *Server) Advertise() string { return s.advertise }
 
-// SetServing changes what health says; Run does so at its start and end. Call
-// it with false to send clients elsewhere before stopping.
-func (s *Server) SetServing(serving bool) { s.health.set(serving) }
+// SetServing tells whether the server can do its work; it can, unless it is told
+// otherwise. With false health says NOT_SERVING, which sends clients elsewhere;
+// with true it says SERVING, but only while Run takes calls.
+func (s *Server) SetServing(serving bool) { s.health.able(serving) }
 
 // Run serves until ctx ends, then stops: health says NOT_SERVING, no new calls
 // are taken, calls in progress get StopBudget, and what is left is cut off.
@@ -119,14 +120,14 @@ func (s *Server) SetServing(serving bool) { s.health.set(serving) }
 func (s *Server) Run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- s.grpc.Serve(s.ln) }()
-	s.health.set(true)
+	s.health.run(true)
 	select {
 	case err := <-served:
 		s.Close()
 		return fmt.Errorf("rpc: %w", err)
 	case <-ctx.Done():
 	}
-	s.health.set(false)
+	s.health.run(false)
 	time.Sleep(noticeTime)
 	s.health.close()
 
@@ -152,7 +153,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Close stops at once; for servers that Run was never called on.
 func (s *Server) Close() {
-	s.health.set(false)
+	s.health.run(false)
 	s.health.close()
 	s.grpc.Stop()
 	_ = s.ln.Close()
