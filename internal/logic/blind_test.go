@@ -1,6 +1,7 @@
 package logic
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -35,6 +36,34 @@ func TestG8_WhatWasPublishedBlindlyIsCountedLater(t *testing.T) {
 	eventually(t, 5*time.Second, "the third push", func() bool { return len(h.bus.pushedTo(b)) == 3 })
 	if m := h.bus.pushedTo(b)[2]; m.GetContiguous() {
 		t.Error("a message claims to follow one that was not counted")
+	}
+}
+
+// Where nobody can be told blindly, because there are too many gateways or none is
+// known, the outbox keeps the message until Redis is back.
+func TestG8_WhatCannotBeToldBlindlyStaysInTheOutbox(t *testing.T) {
+	for name, others := range map[string]int{"too many gateways": blindGateways, "no gateway known": -1} {
+		t.Run(name, func(t *testing.T) {
+			gateways := fixedGateways{}
+			for i := range others + 1 {
+				gateways = append(gateways, im.GatewayID(fmt.Sprint("gw", i+1)))
+			}
+			h := newHarnessWith(t, gateways)
+			const a, b im.UserID = 34, 35
+			h.befriend(a, b)
+			proxy := testkit.Proxy(t, h.redis)
+			h.redis = proxy.Addr
+			h.replica()
+			h.connect(b, 1, 1)
+			proxy.Cut()
+			h.mustSend(privateSend(a, b, 1, "x"))
+			time.Sleep(2 * outboxFlush)
+			if n := len(h.bus.pushedTo(b)); n != 0 {
+				t.Fatalf("%d pushes", n)
+			}
+			proxy.Heal()
+			eventually(t, outboxAge+2*outboxSweep, "the push", func() bool { return len(h.bus.pushedTo(b)) == 1 })
+		})
 	}
 }
 

@@ -39,7 +39,7 @@ const (
 	// publishQueue bounds the committed batches a lane's publisher may lag behind.
 	publishQueue = 1024
 	// blindGateways is the largest number of gateways an envelope is sent to
-	// when nobody knows where its users are; with more, the next sync heals.
+	// when nobody knows where its users are; with more, the outbox waits for Redis.
 	blindGateways = 16
 	// youngRoute is how long a route's gateway may be missing from discovery.
 	youngRoute = 10 * time.Second
@@ -240,8 +240,8 @@ func (p *publisher) flushBlind(ctx context.Context, runs []*run) error {
 		}
 	}
 	live := p.gateways.Live()
-	if len(live) > blindGateways {
-		return nil // too many to shout at: everybody finds out when the counters are back
+	if len(live) == 0 || len(live) > blindGateways { // nobody to tell, or too many to shout at
+		return fmt.Errorf("%w: the routes of %d gateways are unknown", ErrNotPublished, len(live))
 	}
 	out := newEnvelopes("")
 	for _, r := range runs {
