@@ -541,3 +541,54 @@ func redisCPU(t testing.TB, rdb *redis.Client) (total time.Duration) {
 	}
 	return total
 }
+
+// flushBefore makes Redis forget everything just before the named command.
+type flushBefore struct {
+	command string
+	flush   func()
+}
+
+func (f flushBefore) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (f flushBefore) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (f flushBefore) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if cmd.Name() == f.command {
+			f.flush()
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// TestG8_RegistrationBelongsToOneLifeOfRedis: Redis forgets everything while a
+// connection registers. A counter of before with the epoch of after would make
+// the connection take all its pushes for repeats.
+func TestG8_RegistrationBelongsToOneLifeOfRedis(t *testing.T) {
+	h := newHarness(t)
+	h.befriend(2, 3)
+	first := h.connect(3, 1, im.PlatformWeb).resp[0]
+	for i := range int64(5) {
+		h.mustSend(privateSend(2, 3, i+1, "x"))
+	}
+	eventually(t, 2*time.Second, "five pushes", func() bool { return len(h.bus.pushedTo(3)) == 5 })
+	other := redis.NewClient(&redis.Options{Addr: h.redis})
+	defer func() { _ = other.Close() }()
+	flushed := false
+	h.routes.rdb.AddHook(flushBefore{command: "sadd", flush: func() {
+		if err := other.FlushAll(context.Background()).Err(); err != nil {
+			t.Error(err)
+		}
+		flushed = true
+	}})
+	got := h.connect(3, 2, im.PlatformWeb).resp[0]
+	states, epoch, err := h.routes.read(t.Context(), []im.UserID{3})
+	if err != nil || !flushed || states[0].pv != 0 || epoch == first.GetEpoch() {
+		t.Fatalf("Redis has not forgotten: %v, %q, %v", states, epoch, err)
+	}
+	if got.GetPv() != 5 || got.GetEpoch() != first.GetEpoch() {
+		t.Fatalf("pv %d with epoch %q; it is 5 with %q, or 0 with %q", got.GetPv(), got.GetEpoch(), first.GetEpoch(), epoch)
+	}
+}

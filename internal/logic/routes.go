@@ -124,9 +124,11 @@ func (r *routes) ensureEpoch(ctx context.Context) (string, error) {
 	return get.Val(), nil
 }
 
-// registerScript adds a route and returns the push counter and the time the
-// route got, then the fields and values of the routes of the same platform that
-// it displaced. A registration may be delayed until its client is back on another
+// registerScript adds a route and returns the push counter, the time the route got
+// and the epoch, made if there is none, then the fields and values of the routes of
+// the same platform that it displaced. Counter and epoch are read in one go: a
+// counter under the epoch of another life of Redis would make the connection take
+// what it gets for repeats. A registration may be delayed until its client is back on another
 // socket, and must not displace that: on its own gateway the higher connection id
 // is the newer one; between gateways the later time is, as long as the times are
 // so close that the clocks may be believed. Otherwise a new connection wins and
@@ -134,10 +136,13 @@ func (r *routes) ensureEpoch(ctx context.Context) (string, error) {
 // loses gets -1 for the counter; so does one that is only registered again and
 // finds a newer one there.
 //
-// KEYS: routes, push counter. ARGV: field, platform, since, "1" to
-// displace, "1" if new, gateway and slash, connection id, how far in ms clocks are believed.
+// KEYS: routes, push counter, epoch. ARGV: field, platform, since, "1" to
+// displace, "1" if new, gateway and slash, connection id, how far in ms clocks are
+// believed, a new epoch.
 var registerScript = redis.NewScript(`
 local since = tonumber(ARGV[3])
+redis.call('SET', KEYS[3], ARGV[9], 'NX')
+local epoch = redis.call('GET', KEYS[3])
 local kept, displaced = {}, {}
 for entry in string.gmatch(redis.call('GET', KEYS[1]) or '', '%S+') do
   local field, p, s = string.match(entry, '^(.+)=(%d+):(%d+)$')
@@ -148,11 +153,11 @@ for entry in string.gmatch(redis.call('GET', KEYS[1]) or '', '%S+') do
   else
     if string.sub(field, 1, #ARGV[6]) == ARGV[6] then
       local conn = tonumber(string.sub(field, #ARGV[6] + 1))
-      if conn and conn > tonumber(ARGV[7]) then return {-1, since} end
+      if conn and conn > tonumber(ARGV[7]) then return {-1, since, epoch} end
     end
     local at = tonumber(s)
     if at >= since then
-      if ARGV[5] ~= '1' or (at > since and at - since < tonumber(ARGV[8])) then return {-1, since} end
+      if ARGV[5] ~= '1' or (at > since and at - since < tonumber(ARGV[8])) then return {-1, since, epoch} end
       since = at + 1
     end
     displaced[#displaced+1] = field
@@ -162,7 +167,7 @@ end
 kept[#kept+1] = ARGV[1] .. '=' .. ARGV[2] .. ':' .. string.format('%.0f', since)
 redis.call('SET', KEYS[1], table.concat(kept, ' '))
 local pv = redis.call('GET', KEYS[2])
-local out = {tonumber(pv or '0'), since}
+local out = {tonumber(pv or '0'), since, epoch}
 for i = 1, #displaced do out[#out+1] = displaced[i] end
 return out
 `)
@@ -193,30 +198,27 @@ func (r *routes) register(ctx context.Context, u im.UserID, rt route, displace, 
 		}
 		return "0"
 	}
-	res, err := registerScript.Run(ctx, r.rdb, []string{routesKey(u), pvKey(u)},
+	res, err := registerScript.Run(ctx, r.rdb, []string{routesKey(u), pvKey(u), epochKey},
 		rt.field(), strconv.Itoa(int(rt.platform)), strconv.FormatInt(rt.sinceMS, 10), flag(displace), flag(fresh),
-		string(rt.gateway)+"/", strconv.FormatInt(int64(rt.conn), 10), lateRegistration.Milliseconds()).Slice()
+		string(rt.gateway)+"/", strconv.FormatInt(int64(rt.conn), 10), lateRegistration.Milliseconds(), rand.Text()).Slice()
 	if away(err) != nil {
 		return reg, away(err)
 	}
-	if len(res) < 2 {
+	if len(res) < 3 {
 		return reg, fmt.Errorf("register route: short answer")
 	}
 	pv, _ := res[0].(int64)
 	reg.sinceMS, _ = res[1].(int64)
+	reg.epoch, _ = res[2].(string)
 	reg.lost, reg.pv = pv < 0, im.PV(max(pv, 0))
-	for i := 2; i+1 < len(res); i += 2 {
+	for i := 3; i+1 < len(res); i += 2 {
 		f, _ := res[i].(string)
 		v, _ := res[i+1].(string)
 		if d, ok := parseRoute(f, v); ok && !reg.lost {
 			reg.displaced = append(reg.displaced, d)
 		}
 	}
-	if err := r.rdb.SAdd(ctx, gatewayKey(rt.gateway), int64(u)).Err(); away(err) != nil {
-		return reg, away(err)
-	}
-	reg.epoch, err = r.ensureEpoch(ctx)
-	return reg, err
+	return reg, away(r.rdb.SAdd(ctx, gatewayKey(rt.gateway), int64(u)).Err())
 }
 
 // removeScript deletes one route. KEYS: routes. ARGV: field.
