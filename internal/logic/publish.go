@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -38,6 +39,9 @@ type Gateways interface {
 const (
 	// publishQueue bounds the committed batches a lane's publisher may lag behind.
 	publishQueue = 1024
+	// publishBytes bounds the content of all of them, of which a batch may have
+	// more than batchBytes.
+	publishBytes = 64 << 20
 	// blindGateways is the largest number of gateways an envelope is sent to
 	// when nobody knows where its users are; with more, the outbox waits for Redis.
 	blindGateways = 16
@@ -61,8 +65,9 @@ type publisher struct {
 	blind    blindUsers
 	late     lateEvents
 
-	lanes []chan *committed
-	wg    sync.WaitGroup
+	lanes  []chan *committed
+	queued atomic.Int64 // bytes of content in lanes and under way
+	wg     sync.WaitGroup
 }
 
 func newPublisher(bus Publisher, codec *push.Codec, rt *routes, gw Gateways, ob *outbox, lanes int, m *metrics, log *slog.Logger) *publisher {
@@ -78,11 +83,24 @@ func newPublisher(bus Publisher, codec *push.Codec, rt *routes, gw Gateways, ob 
 // enqueue hands a committed batch to its lane's publisher. It never blocks:
 // when the publisher lags too far, the outbox takes over.
 func (p *publisher) enqueue(lane int, c *committed) {
-	select {
-	case p.lanes[lane] <- c:
-	default:
-		p.metrics.pushDropped.Inc()
+	size := c.size()
+	if p.queued.Add(size) <= publishBytes {
+		select {
+		case p.lanes[lane] <- c:
+			return
+		default:
+		}
 	}
+	p.queued.Add(-size)
+	p.metrics.pushDropped.Inc()
+}
+
+// size is the content of what is to be pushed, in bytes.
+func (c *committed) size() (n int64) {
+	for _, m := range c.messages {
+		n += int64(len(m.push.GetText()) + len(m.push.GetDataJson()))
+	}
+	return n
 }
 
 // close publishes what is queued and stops. No enqueue may follow.
@@ -141,6 +159,9 @@ func (p *publisher) run(ch <-chan *committed) {
 		}
 		if _, err := p.announce(context.Background(), events); err != nil {
 			p.log.Warn("events lost", "events", len(events), "err", err)
+		}
+		for _, c := range batch {
+			p.queued.Add(-c.size())
 		}
 	}
 }

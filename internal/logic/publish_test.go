@@ -1,7 +1,11 @@
 package logic
 
 import (
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	pushv1 "im-services/api/proto/push/v1"
 	"im-services/internal/im"
@@ -88,4 +92,33 @@ func TestParseRoute_RoundTrip(t *testing.T) {
 			t.Errorf("accepted %q %q", bad[0], bad[1])
 		}
 	}
+}
+
+// TestG13_PublisherHoldsSoManyBytes: what is committed faster than it can be
+// published is left to the outbox before it fills the memory.
+func TestG13_PublisherHoldsSoManyBytes(t *testing.T) {
+	p := &publisher{metrics: newMetrics(prometheus.NewRegistry()), lanes: []chan *committed{make(chan *committed, publishQueue)}}
+	big := strings.Repeat("x", 1<<20)
+	batch := func() *committed {
+		return &committed{messages: []committedMessage{{push: &pushv1.Message{Text: big[:1<<19], DataJson: big[:1<<19]}}}}
+	}
+	for range 3 * publishBytes >> 20 {
+		p.enqueue(0, batch())
+	}
+	if n := len(p.lanes[0]); n != publishBytes>>20 {
+		t.Fatalf("%d MiB wait, want %d", n, publishBytes>>20)
+	}
+}
+
+// What was published makes room, whatever became of it.
+func TestG13_PublishedBytesMakeRoom(t *testing.T) {
+	h := newHarness(t)
+	h.befriend(2, 3)
+	h.bus.failWith(ErrNotPublished)
+	for i := range int64(4) {
+		h.mustSend(privateSend(2, 3, i+1, strings.Repeat("x", 1000)))
+	}
+	h.bus.failWith(nil)
+	h.mustSend(privateSend(2, 3, 5, "x"))
+	eventually(t, 2*time.Second, "nothing waits", func() bool { return h.pub.queued.Load() == 0 })
 }
