@@ -295,6 +295,30 @@ func TestEtcdWiped_TheListStaysAndIsFollowedAgain(t *testing.T) {
 	eventually(t, w, 2*time.Second, "1", "2")
 }
 
+// TestG17_WipedEtcdIsNoticedThoughItCameAsFarAgain: where little was ever written,
+// the new store reaches the old one's revision before anybody looks. Whoever
+// registered on the way there is found, and who did not come back goes.
+func TestG17_WipedEtcdIsNoticedThoughItCameAsFarAgain(t *testing.T) {
+	t.Parallel()
+	before, after := testkit.Etcd(t), testkit.Etcd(t)
+	proxy := testkit.Proxy(t, before[0])
+	r, gone, other := open(t, after, 2*time.Second), open(t, before, 2*time.Second), open(t, []string{proxy.Addr}, 2*time.Second)
+	w := other.Watch("logic")
+	register(t, gone, "1")
+	register(t, gone, "2")
+	eventually(t, w, 5*time.Second, "1", "2")
+	register(t, r, "2")
+	register(t, r, "3")
+	c := raw(t, after)
+	for i := range 5 {
+		_, err := c.Put(t.Context(), "/noise", fmt.Sprint(i))
+		require.NoError(t, err)
+	}
+	proxy.Retarget(after[0])
+	proxy.Reset()
+	eventually(t, w, 15*time.Second, "2", "3")
+}
+
 func TestCloseEndsRegistrations(t *testing.T) {
 	endpoints := testkit.Etcd(t)
 	r, err := discovery.Open(discovery.Config{Endpoints: endpoints}, slog.New(slog.DiscardHandler))

@@ -22,10 +22,10 @@ const (
 	// resyncGraceLeases, in lease times, is how long an instance is kept that
 	// is missing after etcd was away: it may be on its way back, too.
 	resyncGraceLeases = 2
-	// rewindEvery is how often the store's revision is compared with the one
-	// reached: an etcd that lost its data starts over, and a watch from a
-	// revision in its future would be silent without an error.
-	rewindEvery = 5 * time.Second
+	// rewindEvery is how often the store is compared with what is known of it: an
+	// etcd that lost its data starts over, and a watch from a revision in its
+	// future would be silent, without an error, about all that comes before.
+	rewindEvery = 2500 * time.Millisecond
 )
 
 var (
@@ -106,6 +106,7 @@ func (w *Watcher) Ready(ctx context.Context) error {
 // view is what the run loop knows: live instances, and departed ones with the
 // time until which they are still shown.
 type view struct {
+	revs map[string]int64 // of every key, when it was last written
 	live map[string]Instance
 	held map[string]heldInstance
 }
@@ -117,7 +118,7 @@ type heldInstance struct {
 
 // run lists, watches, and starts over when the watch fails.
 func (w *Watcher) run(ctx context.Context) {
-	v := view{live: map[string]Instance{}, held: map[string]heldInstance{}}
+	v := view{revs: map[string]int64{}, live: map[string]Instance{}, held: map[string]heldInstance{}}
 	log := w.registry.log.With("service", w.service)
 	failed := false
 	for ctx.Err() == nil {
@@ -150,6 +151,7 @@ func (w *Watcher) list(ctx context.Context, v *view) (rev int64, err error) {
 		return 0, err
 	}
 	live := make(map[string]Instance, len(res.Kvs))
+	v.revs = revisions(res.Kvs)
 	for _, kv := range res.Kvs {
 		if inst, leaving, ok := w.parse(kv); ok && !leaving {
 			live[inst.ID] = inst
@@ -176,6 +178,7 @@ func (w *Watcher) follow(ctx context.Context, v *view, rev int64) error {
 	defer expiry.Stop()
 	rewind := time.NewTicker(rewindEvery)
 	defer rewind.Stop()
+	differed := false
 	for {
 		expiry.Reset(v.nextExpiry())
 		select {
@@ -183,9 +186,12 @@ func (w *Watcher) follow(ctx context.Context, v *view, rev int64) error {
 			return ctx.Err()
 		case <-expiry.C:
 		case <-rewind.C:
-			if w.rewound(ctx, rev) {
+			behind, differs := w.compare(ctx, v, rev)
+			// Once may be a change on its way here.
+			if behind || differs && differed {
 				return errRewound
 			}
+			differed = differs
 		case res, ok := <-events:
 			if !ok {
 				return errWatchClosed
@@ -203,17 +209,31 @@ func (w *Watcher) follow(ctx context.Context, v *view, rev int64) error {
 	}
 }
 
-// rewound reports whether etcd is behind rev. An etcd that does not answer is not.
-func (w *Watcher) rewound(ctx context.Context, rev int64) bool {
+// compare reports whether etcd is behind rev, and whether it holds other keys than
+// the view, or of other revisions: one that lost its data may have come as far
+// again already. Of an etcd that does not answer neither is known.
+func (w *Watcher) compare(ctx context.Context, v *view, rev int64) (behind, differs bool) {
 	op, cancel := context.WithTimeout(ctx, opLimit)
 	defer cancel()
-	res, err := w.registry.client.Get(op, w.registry.folder(w.service), clientv3.WithPrefix(), clientv3.WithCountOnly())
-	return err == nil && res.Header.Revision < rev
+	res, err := w.registry.client.Get(op, w.registry.folder(w.service), clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		return false, false
+	}
+	return res.Header.Revision < rev, !maps.Equal(revisions(res.Kvs), v.revs)
+}
+
+func revisions(kvs []*mvccpb.KeyValue) map[string]int64 {
+	revs := make(map[string]int64, len(kvs))
+	for _, kv := range kvs {
+		revs[string(kv.Key)] = kv.ModRevision
+	}
+	return revs
 }
 
 // apply works one change into the view.
 func (w *Watcher) apply(v *view, ev *clientv3.Event) {
 	if ev.Type == mvccpb.DELETE {
+		delete(v.revs, string(ev.Kv.Key))
 		id := strings.TrimPrefix(string(ev.Kv.Key), w.registry.folder(w.service))
 		if inst, ok := v.live[id]; ok {
 			delete(v.live, id)
@@ -221,6 +241,7 @@ func (w *Watcher) apply(v *view, ev *clientv3.Event) {
 		}
 		return
 	}
+	v.revs[string(ev.Kv.Key)] = ev.Kv.ModRevision
 	inst, leaving, ok := w.parse(ev.Kv)
 	if !ok {
 		return
