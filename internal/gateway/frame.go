@@ -27,7 +27,7 @@ const (
 	maxControl      = 125
 	maxFragments    = 64
 	headerRoom      = 10  // the longest header of a frame we send
-	smallBuffer     = 408 // with it a conn fits 1 KiB, see TestConnFitsItsSizeClass
+	smallBuffer     = 400 // with it a conn fits 1 KiB, see TestConnFitsItsSizeClass
 	largeBuffer     = 8 << 10
 	maxFrameHeader  = 14
 	closeNoStatus   = 1005
