@@ -40,7 +40,7 @@ func (r *routes) lookup(ctx context.Context, audiences []*audience) (epoch strin
 		}
 	}
 	if !r.named.Load() {
-		if _, err := r.ensureEpoch(ctx); err != nil {
+		if err := r.ensureEpoch(ctx); err != nil {
 			return "", err
 		}
 		r.named.Store(true)
@@ -92,7 +92,7 @@ func (r *routes) read(ctx context.Context, users []im.UserID) ([]userState, stri
 	}
 	epoch, err := q.ask(ctx, r.rdb)
 	if err == nil && !q.sameEpoch() { // begun just now, or in between: once more
-		if _, err = r.ensureEpoch(ctx); err == nil {
+		if err = r.ensureEpoch(ctx); err == nil {
 			epoch, err = q.ask(ctx, r.rdb)
 		}
 	}

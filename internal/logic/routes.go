@@ -113,15 +113,9 @@ func away(err error) error {
 	return fmt.Errorf("%w: %w", errRoutesDown, err)
 }
 
-// ensureEpoch returns the epoch, making one if Redis has lost it.
-func (r *routes) ensureEpoch(ctx context.Context) (string, error) {
-	pipe := r.rdb.Pipeline()
-	pipe.SetNX(ctx, epochKey, rand.Text(), 0)
-	get := pipe.Get(ctx, epochKey)
-	if _, err := pipe.Exec(ctx); away(err) != nil {
-		return "", away(err)
-	}
-	return get.Val(), nil
+// ensureEpoch makes an epoch if Redis has lost it.
+func (r *routes) ensureEpoch(ctx context.Context) error {
+	return away(r.rdb.SetNX(ctx, epochKey, rand.Text(), 0).Err())
 }
 
 // registerScript adds a route and returns the push counter, the time the route got
