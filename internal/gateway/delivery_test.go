@@ -442,6 +442,24 @@ func TestG2_SendsHeldThroughAStallAreNotTakenLate(t *testing.T) {
 	}
 }
 
+// Who was elsewhere meanwhile may have gone again: then nobody displaces the
+// connection, but its route is not there any more.
+func TestG2_SendsHeldThroughAStallAreNotTakenAfterAnotherConnection(t *testing.T) {
+	w := newWorld(t, longWatermark())
+	b := w.connect(36)
+	w.store.mu.Lock()
+	clear(w.store.routes[36])
+	w.store.mu.Unlock()
+	w.sleep()
+	b.chat(1, 34, 1, "stale")
+	if code := b.closed(); code != int(wire.CloseTryLater) {
+		t.Fatalf("close code %d", code)
+	}
+	if got := w.stored("p:34:36"); len(got) != 0 {
+		t.Fatalf("a stale send was taken: %q", got)
+	}
+}
+
 // sleep is as if the process had been stopped for a while.
 func (w *world) sleep() {
 	w.srv.awake.Store(int64(w.srv.now() - w.srv.cfg.StallThreshold - time.Second))

@@ -158,6 +158,7 @@ type simConv struct {
 // simClient is the model of a client over all its connections.
 type simClient struct {
 	sock *simSocket
+	sent bool // away by the server: he comes back
 	have map[int64]map[int64]bool
 }
 
@@ -258,6 +259,13 @@ func (s *sim) run() {
 func (s *sim) play(d time.Duration) {
 	end := s.now() + d
 	for {
+		s.mu.Lock()
+		again := s.client.sent
+		s.client.sent = false
+		s.mu.Unlock()
+		if again {
+			s.after(s.ms(800), "reconnect", s.connect)
+		}
 		next := -1
 		for i, e := range s.queue {
 			if e.at <= end && (next < 0 || cmp.Or(cmp.Compare(e.at, s.queue[next].at), cmp.Compare(e.order, s.queue[next].order)) < 0) {
@@ -265,9 +273,13 @@ func (s *sim) play(d time.Duration) {
 			}
 		}
 		if next < 0 {
-			time.Sleep(end - s.now())
+			left := end - s.now()
+			time.Sleep(min(left, simLook))
 			synctest.Wait()
-			return
+			if left <= simLook {
+				return
+			}
+			continue
 		}
 		e := s.queue[next]
 		s.queue = slices.Delete(s.queue, next, next+1)
@@ -279,6 +291,10 @@ func (s *sim) play(d time.Duration) {
 		synctest.Wait()
 	}
 }
+
+// simLook is how often it is looked whether the client was sent away, while nothing
+// else happens.
+const simLook = 97*time.Millisecond + 31*time.Microsecond
 
 // ms is a time of 1 to n milliseconds. It is never a round one: what happens at
 // the same instant as a tick of the Server would happen in any order.
@@ -502,6 +518,11 @@ func (s *sim) got(sock *simSocket, op byte, payload []byte) {
 	if op == opPing {
 		s.note("pong")
 		sock.feed(clientFrame(finBit|opPong, string(payload)))
+		return
+	}
+	if op == opClose && s.client.sock == sock {
+		s.note("server closes %d", sock.n)
+		s.client.sock, s.client.sent = nil, true
 		return
 	}
 	if op != opText {

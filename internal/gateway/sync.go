@@ -169,9 +169,6 @@ func (c *conn) registered(pv im.PV, epoch string) {
 		pv = max(pv, c.pv)
 	}
 	c.pv, c.epoch, c.joined = pv, epoch, true
-	if c.asleep != 0 { // logic may have answered before the sleep
-		c.s.marks.soon(true)
-	}
 }
 
 // routed reports whether logic has said that the connection has a route: it names

@@ -107,8 +107,6 @@ func (m *marks) chunk(ctx context.Context, conns []*conn, strict bool) {
 		if c.joinedNow() {
 			asked = append(asked, c)
 			req.Conns = append(req.Conns, c.pb())
-		} else {
-			c.stillAsleep()
 		}
 	}
 	if len(asked) == 0 {
@@ -173,6 +171,10 @@ func (c *conn) compare(epoch string, w *logicv1.Watermark, strict bool) {
 		return
 	}
 	if !w.GetRouted() || epoch != c.epoch && !seeded.On(seeded.EpochIgnored) {
+		if c.asleep != 0 { // its client may have been elsewhere, and gone again
+			c.shut(wire.CloseTryLater, nil)
+			return
+		}
 		c.s.marks.assert(c)
 		return
 	}
@@ -233,7 +235,6 @@ func (m *marks) assertAll(ctx context.Context) {
 			m.s.m.markErrors.Inc()
 			for _, c := range live {
 				m.assert(c)
-				c.stillAsleep()
 			}
 			return // the next tick tries again
 		}
@@ -247,7 +248,6 @@ func (m *marks) assertAll(ctx context.Context) {
 				continue
 			}
 			c.mu.Lock()
-			c.asleep = 0
 			c.syncLocked("assert")
 			c.mu.Unlock()
 		}
@@ -256,7 +256,9 @@ func (m *marks) assertAll(ctx context.Context) {
 
 // checkStall fences all connections if this process was asleep: what it holds
 // and what comes from the bus now may be long out of date, and its clients may
-// be elsewhere, where what they sent here was sent again, answered, and forgotten. Every path that writes pushes or takes sends comes through here
+// be elsewhere, where what they sent here was sent again, answered, and forgotten.
+// That none has been is only known of a connection that has kept its route, and a
+// route that others cannot take proves nothing. Every path that writes pushes or takes sends comes through here
 // first.
 func (s *Server) checkStall(now time.Duration) {
 	last := time.Duration(s.awake.Load())
@@ -274,7 +276,10 @@ func (s *Server) checkStall(now time.Duration) {
 	for _, c := range s.hub.all() {
 		c.mu.Lock()
 		c.asleep = max(now, 1)
-		if c.phase == phaseLive {
+		switch {
+		case !c.joined || s.cfg.MultiDevice != multiDisplace:
+			c.shut(wire.CloseTryLater, nil)
+		case c.phase == phaseLive:
 			c.phase = phaseFenced
 		}
 		c.mu.Unlock()

@@ -295,7 +295,8 @@ var errOvertaken = errors.New("logic: overtaken by a later send")
 
 // findDuplicates settles the sends that are stored already with their first
 // answer, even those that would not be allowed any more. Those that would stand
-// behind what was sent after them are not stored: whoever sent them must ask again.
+// behind what was sent after them are not stored, and of those that stand there, by
+// a replica that got an older copy, it is not said: whoever sent them must ask again.
 func findDuplicates(ctx context.Context, tx sqlx.QueryerContext, p *batchPlan) error {
 	var (
 		query strings.Builder
@@ -339,8 +340,12 @@ func findDuplicates(ctx context.Context, tx sqlx.QueryerContext, p *batchPlan) e
 	for i, r := range p.batch {
 		k := p.key(i)
 		m := stored[k]
+		overtaken := slices.ContainsFunc(r.later, func(id int64) bool {
+			l := stored[sendKey{k.conv, k.sender, im.ClientMsgID(id)}]
+			return l != nil && (m == nil || l.Seq < m.Seq)
+		})
 		switch {
-		case m == nil && slices.ContainsFunc(r.later, func(id int64) bool { return stored[sendKey{k.conv, k.sender, im.ClientMsgID(id)}] != nil }):
+		case overtaken:
 			p.outcomes[i] = outcome{err: im.E(im.KindUnknown, "outcome_unknown", errOvertaken)}
 		case m == nil:
 		case m.Status != statusRecalled && !bytes.Equal(m.ContentHash, r.hash) && !seeded.On(seeded.DedupeIgnoresContent):

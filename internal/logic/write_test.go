@@ -162,10 +162,20 @@ func TestG5_WhatWasOvertakenIsNotStored(t *testing.T) {
 	if e := alone[11].GetError(); im.Kind(e.GetKind()) != im.KindUnknown {
 		t.Errorf("overtaken, alone: %v", alone[11])
 	}
+	// It was stored behind it, by a replica that knew nothing of that: it is not
+	// acknowledged as if it stood before, but whoever asks again learns where it is.
+	h.mustSend(privateSend(2, 3, 11, "11"))
+	late := h.submitAll([]int64{11, 12}, map[int64][]int64{11: {12, 13}, 12: {13}})
+	if e := late[11].GetError(); im.Kind(e.GetKind()) != im.KindUnknown || late[12].GetSeq() != 3 {
+		t.Errorf("behind what came after it: %v and %v", late[11], late[12])
+	}
+	if r := h.submitAll([]int64{11}, nil)[11]; r.GetSeq() != 4 || !r.GetDuplicate() {
+		t.Errorf("asked again: %v", r)
+	}
 	// Nothing of it is stored: all are, in order.
 	moved := h.submitAll([]int64{21, 22, 23}, map[int64][]int64{21: {22, 23}, 22: {23}})
 	for i, id := range []int64{21, 22, 23} {
-		if got := moved[id].GetSeq(); got != int64(4+i) {
+		if got := moved[id].GetSeq(); got != int64(5+i) {
 			t.Errorf("%d has seq %d: %v", id, got, moved[id])
 		}
 	}
