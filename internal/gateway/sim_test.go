@@ -681,7 +681,7 @@ func (l *simConnections) Backlog(ctx context.Context, req *logicv1.BacklogReques
 		st.from[conv] = seq
 	}
 	for _, p := range req.GetPositions() {
-		st.from[p.GetConversationId()] = max(st.from[p.GetConversationId()], p.GetSeq())
+		st.from[p.GetConversationId()] = p.GetSeq()
 	}
 	st.next = append(st.next, first)
 	return st, nil

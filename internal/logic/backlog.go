@@ -83,8 +83,8 @@ func (b *backlogSender) flush() error {
 }
 
 // streamBacklog sends what the platform of a user misses, each conversation
-// oldest first, starting where the connection stands if that is further than
-// its cursor. At most ReplayMax of the newest of one conversation are sent; the
+// oldest first, starting where the connection stands if it follows the conversation
+// already, else at its cursor. At most ReplayMax of the newest of one conversation are sent; the
 // rest is history.
 func (s *store) streamBacklog(ctx context.Context, user im.UserID, platform im.Platform, positions map[im.ConversationID]im.Seq, out *backlogSender) error {
 	list, err := s.conversationsBehind(ctx, user, platform)
@@ -92,9 +92,12 @@ func (s *store) streamBacklog(ctx context.Context, user im.UserID, platform im.P
 		return err
 	}
 	for _, b := range list {
-		start := b.FirstSeq - 1
+		start, gaps := b.FirstSeq-1, b.missing(b.LastSeq)
 		if p, active := positions[b.ConversationID]; active {
-			start = max(start, p) // what the connection began to follow it gets without a hole
+			// What the connection began to follow it gets without a hole, also what the
+			// platform has received on another one meanwhile.
+			start = max(start, p)
+			gaps = [][2]im.Seq{{start, b.LastSeq}}
 		} else {
 			start = max(start, b.LastSeq-im.Seq(s.cfg.ReplayMax))
 		}
@@ -104,7 +107,7 @@ func (s *store) streamBacklog(ctx context.Context, user im.UserID, platform im.P
 		if start >= b.LastSeq {
 			continue
 		}
-		for _, gap := range b.missing(b.LastSeq) {
+		for _, gap := range gaps {
 			if err := s.streamRun(ctx, user, platform, b, max(gap[0], start), gap[1], out); err != nil {
 				return err
 			}

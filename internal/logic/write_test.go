@@ -119,6 +119,31 @@ func TestG3_SameKeyOtherContentIsAnError(t *testing.T) {
 
 // Two replicas, many senders, private conversations: every conversation ends up
 // with 1..n, each sender's own order kept, ids rising with seq.
+// TestG6_ABacklogLeavesNoHoleInWhatAConnectionFollows: the platform has received
+// more on another connection, but this one has not written it.
+func TestG6_ABacklogLeavesNoHoleInWhatAConnectionFollows(t *testing.T) {
+	h := newHarness(t)
+	conv := h.befriend(2, 3)
+	for i := range int64(6) {
+		h.mustSend(privateSend(2, 3, i+1, fmt.Sprint(i+1)))
+	}
+	h.ack(3, im.PlatformWeb, conv, 4)
+	b := &backlogStream{ctx: t.Context()}
+	if err := h.Backlog(&logicv1.BacklogRequest{
+		GatewayId: testGateway, Conn: &logicv1.Conn{UserId: 3, ConnId: 1, Platform: int32(im.PlatformWeb), SinceMs: time.Now().UnixMilli()},
+		Positions: []*logicv1.Cursor{{ConversationId: int64(conv), Seq: 2}},
+	}, b); err != nil {
+		t.Fatal(err)
+	}
+	var seqs []int64
+	for _, m := range b.messages() {
+		seqs = append(seqs, m.GetSeq())
+	}
+	if !slices.Equal(seqs, []int64{3, 4, 5, 6}) {
+		t.Errorf("after 2 came %v", seqs)
+	}
+}
+
 // submitAll hands in sends of 2 to 3 by their ids, each with what came after it,
 // and returns their results by id.
 func (h *harness) submitAll(ids []int64, later map[int64][]int64) map[int64]*logicv1.SendResult {
