@@ -98,7 +98,8 @@ func (d *identity) fetchKeys(ctx context.Context, age time.Duration) bool {
 	if !d.fetched.IsZero() && time.Since(d.fetched) < age {
 		return d.fresh
 	}
-	d.fetched, d.fresh = time.Now(), false
+	d.fresh = false
+	defer func() { d.fetched = time.Now() }() // whoever waited for this does not try again
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	r, err := d.auth.Keys(ctx, &authv1.KeysRequest{})
