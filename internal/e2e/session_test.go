@@ -9,11 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jmoiron/sqlx"
 	"github.com/stretchr/testify/require"
 
 	"im-services/internal/auth"
 	"im-services/internal/imclient"
+	"im-services/internal/platform/config"
+	"im-services/internal/platform/database"
 )
 
 // What G16 promises.
@@ -49,7 +50,7 @@ func TestG16_TheEndOfALoginIsKnownAtBothGateways(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			db, err := sqlx.Open("mysql", dsn)
+			db, err := database.Open(ctx, database.Config{DSN: config.Secret(dsn)})
 			if err != nil {
 				return err
 			}
