@@ -188,23 +188,23 @@ conformance: ## check the system at BASE against the public protocol
 # --- benchmarks. They start a cluster of their own beside any other and stop it
 # after; BENCHFLAGS="-own=false -urls http://a:8000,http://b:8000" measures yours.
 
-BENCHFLAGS ?= -own
+BENCHFLAGS ?=
 
 .PHONY: bench
 bench: ## measure everything, next to a bare relay; figures and plots in .local/bench
-	$(GO) run ./cmd/bench all $(BENCHFLAGS)
+	$(GO) run ./cmd/bench all -own $(BENCHFLAGS)
 
 .PHONY: bench-quick
 bench-quick: ## the same with short windows and small crowds
-	$(GO) run ./cmd/bench all -quick $(BENCHFLAGS)
+	$(GO) run ./cmd/bench all -quick -own $(BENCHFLAGS)
 
 .PHONY: bench-floors
 bench-floors: ## what storing rows and passing messages through NSQ cost alone
-	$(GO) run ./cmd/bench floors $(BENCHFLAGS)
+	$(GO) run ./cmd/bench floors -own $(BENCHFLAGS)
 
 .PHONY: bench-stages
 bench-stages: ## where the processor time of a message goes, by process and stage
-	$(GO) run ./cmd/bench stages $(BENCHFLAGS)
+	$(GO) run ./cmd/bench stages -own $(BENCHFLAGS)
 
 .PHONY: bench-scale
 bench-scale: ## the same load on clusters of one, two and four gateways
