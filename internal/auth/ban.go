@@ -20,11 +20,10 @@ func Ban(ctx context.Context, db *sqlx.DB, who string) (im.UserID, error) {
 		if err != nil {
 			return err
 		}
-		notBefore := nextNotBefore(a, now)
-		if _, err := tx.ExecContext(ctx, "UPDATE users SET banned_at = ?, not_before = ? WHERE id = ?", now.UnixMilli(), notBefore, a.ID); err != nil {
+		if _, err := tx.ExecContext(ctx, "UPDATE users SET banned_at = ? WHERE id = ?", now.UnixMilli(), a.ID); err != nil {
 			return err
 		}
-		return endAll(ctx, tx, a, notBefore, now)
+		return endAll(ctx, tx, a, now)
 	})
 }
 

@@ -59,18 +59,20 @@ func selectKeys(ctx context.Context, q sqlx.QueryerContext) ([]signingKey, error
 	return keys, err
 }
 
-// lockSetup makes the transaction the only one that prepares the tables.
-func lockSetup(ctx context.Context, tx *sqlx.Tx) error {
-	var ignored int64
-	return tx.GetContext(ctx, &ignored, "SELECT next_id FROM id_blocks WHERE name = 'setup' FOR UPDATE")
+// inSetup is inTx for the only transaction at a time that prepares the tables.
+func (s store) inSetup(ctx context.Context, f func(tx *sqlx.Tx) error) error {
+	return s.inTx(ctx, func(tx *sqlx.Tx) error {
+		var ignored int64
+		if err := tx.GetContext(ctx, &ignored, "SELECT next_id FROM id_blocks WHERE name = 'setup' FOR UPDATE"); err != nil {
+			return err
+		}
+		return f(tx)
+	})
 }
 
 // ensureKey makes the first key.
 func (s store) ensureKey(ctx context.Context) error {
-	return s.inTx(ctx, func(tx *sqlx.Tx) error {
-		if err := lockSetup(ctx, tx); err != nil {
-			return err
-		}
+	return s.inSetup(ctx, func(tx *sqlx.Tx) error {
 		keys, err := selectKeys(ctx, tx)
 		if err != nil || len(keys) > 0 {
 			return err
@@ -88,10 +90,7 @@ func (s store) ensureKey(ctx context.Context) error {
 // still be needed. Running replicas pick the change up by themselves.
 func RotateKey(ctx context.Context, db *sqlx.DB, cfg Config) (kid string, err error) {
 	cfg = cfg.WithDefaults()
-	err = store{db}.inTx(ctx, func(tx *sqlx.Tx) error {
-		if err := lockSetup(ctx, tx); err != nil {
-			return err
-		}
+	err = store{db}.inSetup(ctx, func(tx *sqlx.Tx) error {
 		keys, err := selectKeys(ctx, tx)
 		if err != nil {
 			return err
@@ -146,19 +145,11 @@ func ReplaceKeys(ctx context.Context, db *sqlx.DB) (kid string, err error) {
 }
 
 func (s store) announceKey(ctx context.Context, k signingKey) error {
-	return s.inTx(ctx, func(tx *sqlx.Tx) error {
-		if err := lockSetup(ctx, tx); err != nil {
-			return err
-		}
-		return insertKey(ctx, tx, k)
-	})
+	return s.inSetup(ctx, func(tx *sqlx.Tx) error { return insertKey(ctx, tx, k) })
 }
 
 func (s store) dropKeysBut(ctx context.Context, kid string) error {
-	return s.inTx(ctx, func(tx *sqlx.Tx) error {
-		if err := lockSetup(ctx, tx); err != nil {
-			return err
-		}
+	return s.inSetup(ctx, func(tx *sqlx.Tx) error {
 		_, err := tx.ExecContext(ctx, "DELETE FROM signing_keys WHERE kid <> ?", kid)
 		return err
 	})

@@ -208,12 +208,10 @@ func (s *Server) resetPassword(ctx context.Context, in *authv1.ResetPasswordRequ
 		if err != nil {
 			return err
 		}
-		// Before the revocation, whose id row must be locked last.
-		notBefore := nextNotBefore(a, now)
-		if _, err := tx.ExecContext(ctx, "UPDATE users SET password = ?, not_before = ? WHERE id = ?", hash, notBefore, a.ID); err != nil {
+		if _, err := tx.ExecContext(ctx, "UPDATE users SET password = ? WHERE id = ?", hash, a.ID); err != nil {
 			return err
 		}
-		return endAll(ctx, tx, a, notBefore, now)
+		return endAll(ctx, tx, a, now)
 	})
 	if err != nil {
 		return err

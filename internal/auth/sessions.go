@@ -247,9 +247,13 @@ func nextNotBefore(user account, now time.Time) int64 {
 	return max(now.Unix(), min(user.TokenAt, now.Add(maxAhead).Unix())) + 1
 }
 
-// endAll ends every login session of a user whose row is locked, and every
-// token issued before notBefore.
-func endAll(ctx context.Context, tx *sqlx.Tx, user account, notBefore int64, now time.Time) error {
+// endAll ends every login session of a user whose row is locked, and every token
+// issued until now. It must be the last thing in its transaction.
+func endAll(ctx context.Context, tx *sqlx.Tx, user account, now time.Time) error {
+	notBefore := nextNotBefore(user, now)
+	if _, err := tx.ExecContext(ctx, "UPDATE users SET not_before = ? WHERE id = ?", notBefore, user.ID); err != nil {
+		return err
+	}
 	// Beyond what notBefore covers there are tokens only if the database's clock has
 	// been set back far. Those are told by their sessions.
 	var sessions []string

@@ -15,10 +15,7 @@ import (
 // ensureSecret returns the named secret, made by whoever asked first.
 func (s store) ensureSecret(ctx context.Context, name string) ([]byte, error) {
 	var value []byte
-	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
-		if err := lockSetup(ctx, tx); err != nil {
-			return err
-		}
+	err := s.inSetup(ctx, func(tx *sqlx.Tx) error {
 		var found [][]byte
 		if err := tx.SelectContext(ctx, &found, "SELECT value FROM secrets WHERE name = ?", name); err != nil {
 			return err
@@ -45,10 +42,7 @@ func (s store) ensureBot(ctx context.Context, cfg BotConfig) error {
 	if err != nil {
 		return err
 	}
-	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
-		if err := lockSetup(ctx, tx); err != nil {
-			return err
-		}
+	err = s.inSetup(ctx, func(tx *sqlx.Tx) error {
 		res, err := tx.ExecContext(ctx, "UPDATE users SET name = ?, name_key = ?, email = ?, avatar = ?, is_bot = 1 WHERE id = ?",
 			name, nameKey(name), email, cfg.Avatar, im.BotID)
 		if err != nil {
