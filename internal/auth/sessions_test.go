@@ -351,17 +351,24 @@ func TestG16_NoTokenSlipsPastARacingReset(t *testing.T) {
 	}
 }
 
+// requireResetEnds demands that a password reset ends a token of the user that was
+// issued in the database's future, and none that is issued after it.
+func (e *env) requireResetEnds(u *authv1.User, ahead token.Claims) {
+	e.t.Helper()
+	_, err := e.db.Exec("UPDATE users SET token_at = ? WHERE id = ?", ahead.IssuedAt.Unix(), u.GetId())
+	require.NoError(e.t, err)
+	_, err = e.ResetPassword(e.t.Context(), &authv1.ResetPasswordRequest{Email: u.GetEmail(), Code: "0000", Password: goodPassword})
+	require.NoError(e.t, err)
+	require.True(e.t, e.revoked(ahead))
+	require.False(e.t, e.revoked(e.mustVerify(e.mustLogin(u.GetEmail()).GetAccessToken())), "and a new one counts at once")
+}
+
 func TestG16_TokenOfAFastClockIsRevokedToo(t *testing.T) {
 	e := newEnv(t, debugMode)
 	u := e.newUser()
 	// The database's clock has been set back by 20 s since a login.
 	ahead := token.Claims{UserID: im.UserID(u.GetId()), SessionID: "s", IssuedAt: time.Now().Add(20 * time.Second)}
-	_, err := e.db.Exec("UPDATE users SET token_at = ? WHERE id = ?", ahead.IssuedAt.Unix(), u.GetId())
-	require.NoError(t, err)
-	_, err = e.ResetPassword(t.Context(), &authv1.ResetPasswordRequest{Email: u.GetEmail(), Code: "0000", Password: goodPassword})
-	require.NoError(t, err)
-	require.True(t, e.revoked(ahead))
-	require.False(t, e.revoked(e.mustVerify(e.mustLogin(u.GetEmail()).GetAccessToken())), "and a new one counts at once")
+	e.requireResetEnds(u, ahead)
 }
 
 // The database's clock has been set back by an hour since a login: its token is
@@ -371,12 +378,7 @@ func TestG16_TokenOfAClockFarAheadIsRevokedToo(t *testing.T) {
 	u := e.newUser()
 	ahead := e.mustVerify(e.mustLogin(u.GetEmail()).GetAccessToken())
 	ahead.IssuedAt = ahead.IssuedAt.Add(time.Hour)
-	_, err := e.db.Exec("UPDATE users SET token_at = ? WHERE id = ?", ahead.IssuedAt.Unix(), u.GetId())
-	require.NoError(t, err)
-	_, err = e.ResetPassword(t.Context(), &authv1.ResetPasswordRequest{Email: u.GetEmail(), Code: "0000", Password: goodPassword})
-	require.NoError(t, err)
-	require.True(t, e.revoked(ahead))
-	require.False(t, e.revoked(e.mustVerify(e.mustLogin(u.GetEmail()).GetAccessToken())), "and a new one counts at once")
+	e.requireResetEnds(u, ahead)
 }
 
 // A reader that polls with its cursor gets every revocation once, in order,

@@ -214,14 +214,9 @@ func TestG5_MovedSendsNameWhatCameAfterThem(t *testing.T) {
 // stays on its lane, though a better one came up.
 func TestG5_ReturningReplicaDoesNotOvertake(t *testing.T) {
 	w := newWorld(t, testConfig())
-	w.addReplica("r2")
-	w.setReplicas("r1", "r2")
-	w.eventually("two lanes", func() bool { return w.lanesUp() == 2 })
+	w.twoLanes()
 	w.use(2)
-	to := int64(35)
-	for w.laneOf(fmt.Sprintf("p:34:%d", to)) != "r2" {
-		to++
-	}
+	to := w.friendOn("r2")
 	w.setReplicas("r1")
 	w.eventually("one lane", func() bool { return w.lanesUp() == 1 })
 	release := make(chan struct{})
@@ -250,6 +245,23 @@ func TestG5_ReturningReplicaDoesNotOvertake(t *testing.T) {
 	}
 }
 
+// twoLanes adds a replica r2 and waits until both have lanes.
+func (w *world) twoLanes() {
+	w.t.Helper()
+	w.addReplica("r2")
+	w.setReplicas("r1", "r2")
+	w.eventually("two lanes", func() bool { return w.lanesUp() == 2 })
+}
+
+// friendOn returns somebody whose conversation with 34 is on that replica's lane.
+func (w *world) friendOn(replica string) int64 {
+	to := int64(35)
+	for w.laneOf(fmt.Sprintf("p:34:%d", to)) != replica {
+		to++
+	}
+	return to
+}
+
 // TestG2_SilentReplicaFailsOver: a replica that answers nothing, not even that
 // it lives, is given up within the failover time and its sends go on.
 func TestG2_SilentReplicaFailsOver(t *testing.T) {
@@ -257,14 +269,9 @@ func TestG2_SilentReplicaFailsOver(t *testing.T) {
 	cfg.SendFailover, cfg.SendTimeout = 2*time.Second, 5*time.Second
 	w := newWorld(t, cfg)
 	r1 := w.replicas["r1"]
-	w.addReplica("r2")
-	w.setReplicas("r1", "r2")
-	w.eventually("two lanes", func() bool { return w.lanesUp() == 2 })
+	w.twoLanes()
 	a := w.connect(34)
-	to := int64(35)
-	for w.laneOf(fmt.Sprintf("p:34:%d", to)) != "r1" {
-		to++
-	}
+	to := w.friendOn("r1")
 	r1.stall()
 	start := time.Now()
 	a.chat(1, to, 1, "x")
@@ -288,14 +295,9 @@ func TestG2_ReplicaThatDoesNotServeFailsOver(t *testing.T) {
 	cfg.SendFailover, cfg.SendTimeout = 2*time.Second, 5*time.Second
 	w := newWorld(t, cfg)
 	r1 := w.replicas["r1"]
-	w.addReplica("r2")
-	w.setReplicas("r1", "r2")
-	w.eventually("two lanes", func() bool { return w.lanesUp() == 2 })
+	w.twoLanes()
 	a := w.connect(34)
-	to := int64(35)
-	for w.laneOf(fmt.Sprintf("p:34:%d", to)) != "r1" {
-		to++
-	}
+	to := w.friendOn("r1")
 	block := make(chan struct{})
 	defer close(block)
 	r1.mu.Lock()
@@ -322,14 +324,9 @@ func TestSlowReplicaKeepsItsSends(t *testing.T) {
 	cfg.SendFailover, cfg.SendTimeout = time.Second, 10*time.Second
 	w := newWorld(t, cfg)
 	r1 := w.replicas["r1"]
-	w.addReplica("r2")
-	w.setReplicas("r1", "r2")
-	w.eventually("two lanes", func() bool { return w.lanesUp() == 2 })
+	w.twoLanes()
 	a := w.connect(34)
-	to := int64(35)
-	for w.laneOf(fmt.Sprintf("p:34:%d", to)) != "r1" {
-		to++
-	}
+	to := w.friendOn("r1")
 	r1.mu.Lock()
 	r1.gate = func(*logicv1.Send) { time.Sleep(2 * cfg.SendFailover) }
 	r1.mu.Unlock()

@@ -219,6 +219,21 @@ func TestBacklogWaitsForTheReader(t *testing.T) {
 	}
 }
 
+// stickBacklog connects a user with a long backlog who never reads, and waits until
+// no more of it can be written.
+func (w *world) stickBacklog(user int64) {
+	w.t.Helper()
+	for i := range 800 {
+		w.store.store(sendOf(1, user, 34, int64(i+1), strings.Repeat("x", 16<<10)))
+	}
+	w.raw(user)
+	w.eventually("the backlog is stuck", func() bool {
+		stuck := false
+		w.srv.hub.each(im.UserID(user), func(c *conn) { c.out.mu.Lock(); stuck = c.out.room != nil; c.out.mu.Unlock() })
+		return stuck
+	})
+}
+
 // TestG14_StuckBacklogDelaysNobody: who does not read his backlog gives up his
 // turn, and in the end his place.
 func TestG14_StuckBacklogDelaysNobody(t *testing.T) {
@@ -228,15 +243,7 @@ func TestG14_StuckBacklogDelaysNobody(t *testing.T) {
 	cfg.SocketBuffer = 4 << 10
 	cfg.WriteTimeout = 3 * time.Second
 	w := newWorld(t, cfg)
-	for i := range 800 {
-		w.store.store(sendOf(1, 35, 34, int64(i+1), strings.Repeat("x", 16<<10)))
-	}
-	w.raw(35) // never reads
-	w.eventually("the backlog is stuck", func() bool {
-		stuck := false
-		w.srv.hub.each(35, func(c *conn) { c.out.mu.Lock(); stuck = c.out.room != nil; c.out.mu.Unlock() })
-		return stuck
-	})
+	w.stickBacklog(35)
 	start := time.Now()
 	w.connect(36)
 	if d := time.Since(start); d > cfg.WriteTimeout-time.Second { // it did not wait for the stuck one's end
@@ -257,15 +264,7 @@ func TestG13_BacklogStreamsAreBounded(t *testing.T) {
 	cfg.SocketBuffer = 4 << 10
 	cfg.WriteTimeout = time.Second
 	w := newWorld(t, cfg)
-	for i := range 800 {
-		w.store.store(sendOf(1, 35, 34, int64(i+1), strings.Repeat("x", 16<<10)))
-	}
-	w.raw(35) // never reads
-	w.eventually("the backlog is stuck", func() bool {
-		stuck := false
-		w.srv.hub.each(35, func(c *conn) { c.out.mu.Lock(); stuck = c.out.room != nil; c.out.mu.Unlock() })
-		return stuck
-	})
+	w.stickBacklog(35)
 	stuck, next := w.connOf(35), w.dial(36)
 	for !stuck.closed() {
 		if n := w.syncs(36); n > 1 && !stuck.closed() {
