@@ -49,7 +49,7 @@ func (s *store) conversationsBehind(ctx context.Context, user im.UserID, platfor
 		WHERE m.user_id = ? AND IF(m.end_seq > 0, m.end_seq, c.last_seq) > GREATEST(COALESCE(d.delivered_seq, 0), m.first_seq - 1)
 		ORDER BY c.last_at_ms, m.conversation_id`, int64(platform), int64(user))
 	if err != nil {
-		return nil, fmt.Errorf("find backlog: %w", err)
+		return nil, failed(fmt.Errorf("find backlog: %w", err))
 	}
 	return out, nil
 }
@@ -128,7 +128,7 @@ func (s *store) streamRun(ctx context.Context, user im.UserID, platform im.Platf
 	for after < upTo {
 		rows, size, err := s.readPage(ctx, b.ConversationID, after, upTo, limit)
 		if err != nil {
-			return err
+			return failed(err)
 		}
 		if len(rows) == 0 {
 			return nil

@@ -62,6 +62,9 @@ func (s *store) commit(ctx context.Context, batch []*sendReq) ([]outcome, *commi
 		case database.IsNullRefused(err): // by moveConversations: another server than the known one
 			_, _ = s.look(ctx) // if that fails, so will the next try
 		case ctx.Err() != nil:
+		case database.IsFull(err): // there will be room when people have made some: the lane must not wait for that
+			s.log.WarnContext(ctx, "no room to store messages", "messages", len(batch), "err", err)
+			return failAll(batch, unknown, unavailable(err)), nil
 		default:
 			if len(batch) > 1 { // one message must not spoil the others
 				return s.commitSingly(ctx, batch)
@@ -72,7 +75,7 @@ func (s *store) commit(ctx context.Context, batch []*sendReq) ([]outcome, *commi
 		select {
 		case <-ctx.Done():
 			s.log.WarnContext(ctx, "batch not stored in time", "messages", len(batch), "unknown", unknown, "err", err)
-			return failAll(batch, unknown, &im.Error{Kind: im.KindUnavailable, Reason: "store_unavailable", RetryAfter: time.Second, Err: err}), nil
+			return failAll(batch, unknown, unavailable(err)), nil
 		case <-time.After(retryPause):
 		}
 	}

@@ -21,9 +21,15 @@ func failed(err error) error {
 	switch {
 	case database.IsCommitUnknown(err):
 		return im.E(im.KindUnknown, "outcome_unknown", err)
-	case database.IsUnavailable(err), database.IsRetryable(err), errors.Is(err, context.Canceled):
-		return &im.Error{Kind: im.KindUnavailable, Reason: "store_unavailable", RetryAfter: time.Second, Err: err}
+	case database.IsUnavailable(err), database.IsRetryable(err), database.IsFull(err), errors.Is(err, context.Canceled):
+		return unavailable(err)
 	default:
 		return im.E(im.KindInternal, "store_failed", err)
 	}
+}
+
+// unavailable is what callers get while the database cannot be used: they may try
+// again later.
+func unavailable(err error) *im.Error {
+	return &im.Error{Kind: im.KindUnavailable, Reason: "store_unavailable", RetryAfter: time.Second, Err: err}
 }

@@ -5,7 +5,6 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"im-services/internal/im"
 	"im-services/internal/platform/database"
 )
 
@@ -33,7 +32,7 @@ func (s *store) inTx(ctx context.Context, f func(tx *sqlx.Tx) error) error {
 	case s.txSlots <- struct{}{}:
 		defer func() { <-s.txSlots }()
 	case <-ctx.Done():
-		return im.E(im.KindUnavailable, "store_unavailable", ctx.Err())
+		return unavailable(ctx.Err())
 	}
 	for attempt := 1; ; attempt++ {
 		err := database.InTx(ctx, s.db, f)

@@ -532,6 +532,33 @@ func TestCommit_OneBadMessageDoesNotSpoilItsBatch(t *testing.T) {
 	}
 }
 
+// TestG1_WithoutRoomSendsAreRefusedUntilThereIsSome: what the database has no room
+// for is refused at once, all of a batch, with a code that says to try again.
+func TestG1_WithoutRoomSendsAreRefusedUntilThereIsSome(t *testing.T) {
+	h := newHarness(t)
+	h.befriend(2, 3)
+	for _, errno := range []int{1021, 1114} {
+		h.store.db.MustExecContext(t.Context(), fmt.Sprintf(`CREATE TRIGGER full BEFORE INSERT ON messages FOR EACH ROW
+			SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = %d`, errno))
+		ids := []int64{int64(errno), int64(errno) + 1, int64(errno) + 2}
+		began := time.Now()
+		for id, res := range h.submitAll(ids, nil) {
+			if e := res.GetError(); im.Kind(e.GetKind()) != im.KindUnavailable || e.GetReason() != "store_unavailable" || e.GetRetryAfterMs() <= 0 {
+				t.Errorf("%d without room: %v", id, res)
+			}
+		}
+		if took := time.Since(began); took > h.cfg.SendTimeout/2 {
+			t.Errorf("refused only after %v", took)
+		}
+		h.store.db.MustExecContext(t.Context(), `DROP TRIGGER full`)
+		for id, res := range h.submitAll(ids, nil) {
+			if res.GetError() != nil || res.GetDuplicate() {
+				t.Errorf("%d with room again: %v", id, res)
+			}
+		}
+	}
+}
+
 func TestG15_FullLaneRefusesAtOnce(t *testing.T) {
 	h := newHarness(t, func(c *Config) { c.QueueMax, c.Lanes = 4, 1 })
 	h.befriend(2, 3)

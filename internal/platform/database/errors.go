@@ -70,6 +70,12 @@ func IsRetryable(err error) bool {
 // IsCommitUnknown reports ErrCommitUnknown.
 func IsCommitUnknown(err error) bool { return errors.Is(err, ErrCommitUnknown) }
 
+// IsFull reports that the server has no room left: nothing was changed.
+func IsFull(err error) bool {
+	n := number(err)
+	return n == errDiskFull || n == errTableFull
+}
+
 // IsUnavailable reports that the server could not be reached, went away, did
 // not answer in time or takes no work now. It says nothing about what an
 // autocommitted statement did.
