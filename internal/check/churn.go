@@ -102,13 +102,25 @@ const churnLimit = 3 * time.Minute
 func (r *run) churnPair(ctx context.Context, n int, a, b *actor) {
 	rng := prng(r.o.Seed, "pair", n)
 	for turn := 0; r.system.cluster != nil || turn < maxTurns; turn++ {
-		sleep(ctx, time.Duration((1+2*rng.Float64())*float64(time.Second)))
+		slept := false
+		select {
+		case <-time.After(time.Duration((1 + 2*rng.Float64()) * float64(time.Second))):
+		case <-r.nap[n]:
+			slept = true
+		case <-ctx.Done():
+		}
 		r.hush.wait(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		if rng.IntN(2) == 0 {
 			a, b = b, a
+		}
+		if slept {
+			if !r.stray(ctx, a, b) {
+				return
+			}
+			continue
 		}
 		if !r.unfriend(r.changing, a, b) {
 			return

@@ -30,6 +30,10 @@ type hush struct{ until atomic.Int64 } // of imclient.Now
 // begin makes everybody silent for d from now.
 func (h *hush) begin(d time.Duration) { h.until.Store(int64(imclient.Now() + d)) }
 
+// hushLook is how often people look whether they may talk: the end of a silence is
+// not known when it begins.
+const hushLook = 100 * time.Millisecond
+
 // wait returns when people may talk.
 func (h *hush) wait(ctx context.Context) {
 	for ctx.Err() == nil {
@@ -37,7 +41,7 @@ func (h *hush) wait(ctx context.Context) {
 		if left <= 0 {
 			return
 		}
-		sleep(ctx, left)
+		sleep(ctx, min(left, hushLook))
 	}
 }
 

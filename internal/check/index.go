@@ -77,7 +77,7 @@ type index struct {
 	slow    map[int64]string // who reads little, or floods, by kind
 	pushed  []pushed         // by judgeLiveness
 	lags    []*Event         // by lagBetween
-	linger  time.Duration    // how long the attempts of a gone connection do
+	slack   bool             // the machine had no processor time to spare
 	end     time.Duration
 	quietAt time.Duration // when everything was healed and settled, forever if never
 }
@@ -255,31 +255,59 @@ func (x *index) mustHave(user int64, s *send) bool {
 }
 
 // lingering is how long an attempt whose connection is gone may still take
-// effect on a machine without processor time to spare, where it waits in every
-// process on its way. Gateway and logic give it up after 5 and 3 seconds.
+// effect at most, on a machine without processor time to spare, where it waits in
+// every process on its way. Gateway and logic give it up after 5 and 3 seconds.
 const lingering = 10 * time.Second
 
+// lingerTimes is how often an attempt waits for a processor on its way through
+// clients, gateway, logic and database.
+const lingerTimes = 20
+
+// lingers is how long an attempt of from..to may have been on its way.
+func (x *index) lingers(from, to time.Duration) time.Duration {
+	if !x.slack {
+		return 0
+	}
+	return min(lingering, lingerTimes*x.lagBetween(from, to))
+}
+
 // settled reports whether the refusal of s is the answer to the last attempt, so
-// that it says that nothing was stored nor will be. With two attempts on the
+// that it says that s is not stored, and will not be at m. With two attempts on the
 // connection that brought it, it may answer the first while the second is on its
 // way; and what was sent on a connection before may linger.
-func (x *index) settled(s *send) bool {
+func (x *index) settled(s *send, m *message) bool {
 	if !s.refused || s.acked || s.anew {
 		return false
 	}
 	if !s.resent {
 		return true
 	}
+	at := max(s.done, x.storedAfter(m))
+	gone := at - x.lingers(s.out, at)
 	there := 0
 	for _, conn := range s.retries {
 		if conn == s.turned {
 			there++
-		} else if !x.goneBefore(s.client, conn, s.done-x.linger) {
+		} else if !x.goneBefore(s.client, conn, gone) {
 			return false
 		}
 	}
 	stood, _ := x.stood(s.client, s.out)
-	return there == 1 && s.posted != s.turned && stood == s.posted && x.goneBefore(s.client, s.posted, s.done-x.linger)
+	return there == 1 && s.posted != s.turned && stood == s.posted && x.goneBefore(s.client, s.posted, gone)
+}
+
+// storedAfter is a time after which m was stored: when one of those before it was
+// first sent.
+func (x *index) storedAfter(m *message) time.Duration {
+	list := x.convs[m.conv]
+	at, _ := slices.BinarySearchFunc(list, m.seq, func(m *message, seq int64) int { return int(m.seq - seq) })
+	var after time.Duration
+	for _, before := range list[:at] {
+		if s := x.sends[sendKey{before.from, before.clientID}]; s != nil {
+			after = max(after, s.invoke)
+		}
+	}
+	return after
 }
 
 // goneBefore reports whether a connection had ended at t.

@@ -46,9 +46,7 @@ func (b Bounds) withDefaults() Bounds {
 func Judge(events []Event, b Bounds) *Verdict {
 	b = b.withDefaults()
 	x := newIndex(events)
-	if x.starved(b) {
-		x.linger = lingering
-	}
+	x.slack = x.starved(b)
 	v := &Verdict{Phases: x.phases}
 	v.Results = append(v.Results,
 		x.judgeLost(), x.judgeDuplicates(), x.judgeOrder(), x.judgeSessions(), x.judgePushes(), x.judgeSync())
@@ -137,7 +135,7 @@ func (x *index) judgeLost() Result {
 		switch s := x.sends[sendKey{m.from, m.clientID}]; {
 		case s == nil:
 			r.red("%s, user %d's %d, was sent by nobody: %q", p, m.from, m.clientID, m.text)
-		case x.settled(s):
+		case x.settled(s, m):
 			r.red("%s was refused (code %d) and is stored as %s", s, s.code, p)
 		}
 	}

@@ -95,6 +95,26 @@ func opening() *story {
 	return s
 }
 
+// refusedElsewhere has a message that is refused on another connection, and stored
+// when some time has passed, on a machine whose timers are that late.
+func refusedElsewhere(lag, later time.Duration) *story {
+	s := opening()
+	s.private(bea, 1, 1)
+	s.invoke(ann, 1, imclient.Private, bea)
+	s.add(Event{Client: ann, Conn: 1, Type: imclient.Info, Op: imclient.OpConnect})
+	s.add(Event{Client: ann, Conn: 2, Op: imclient.OpConnect})
+	s.add(Event{Client: ann, Conn: 2, Type: imclient.Invoke, Op: imclient.OpResend, ClientID: 1})
+	s.add(Event{Client: ann, Conn: 2, Type: imclient.Fail, Op: imclient.OpSend, ClientID: 1, Code: 1003})
+	s.add(Event{Op: OpLag, Seq: int64(lag)})
+	s.wait(later)
+	s.invoke(bea, 2, imclient.Private, ann)
+	s.ack(bea, 2, imclient.Private, ann, privateConv, 2)
+	s.see(imclient.OpPush, ann, 2, bea, 2, imclient.Private, ann, privateConv, 2)
+	s.see(imclient.OpPush, bea, 1, ann, 1, imclient.Private, bea, privateConv, 3)
+	s.ending([]sent{privates(bea, 1, 1), privates(bea, 2, 2), privates(ann, 1, 3)})
+	return s
+}
+
 // sent is a message of a story, as it is stored.
 type sent struct {
 	from, cid int64
@@ -266,15 +286,10 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 			return ev
 		}},
 		{"refused on another connection, then stored from the first", "I1", func(t *testing.T, ev []Event) []Event {
-			s := opening()
-			s.invoke(ann, 1, imclient.Private, bea)
-			s.add(Event{Client: ann, Conn: 1, Type: imclient.Info, Op: imclient.OpConnect})
-			s.add(Event{Client: ann, Conn: 2, Op: imclient.OpConnect})
-			s.add(Event{Client: ann, Conn: 2, Type: imclient.Invoke, Op: imclient.OpResend, ClientID: 1})
-			s.add(Event{Client: ann, Conn: 2, Type: imclient.Fail, Op: imclient.OpSend, ClientID: 1, Code: 1003})
-			s.see(imclient.OpPush, bea, 1, ann, 1, imclient.Private, bea, privateConv, 1)
-			s.ending([]sent{privates(ann, 1, 1)})
-			return s.events
+			return refusedElsewhere(0, 0).events
+		}},
+		{"refused on another connection, then stored from the first, long after, on a slow machine", "I1", func(t *testing.T, ev []Event) []Event {
+			return refusedElsewhere(100*time.Millisecond, 3*time.Second).events
 		}},
 		{"a message nobody sent is stored", "I1", func(t *testing.T, ev []Event) []Event {
 			e := ev[find(t, ev, 0, is(OpRow, 0))]
@@ -563,17 +578,8 @@ func TestJudge_AllowedHistoriesAreGreen(t *testing.T) {
 			s.ending([]sent{privates(bea, 1, 1)})
 			return s
 		},
-		"stored though refused on another connection, on a machine that is too slow": func() *story {
-			s := opening()
-			s.add(Event{Op: OpLag, Seq: int64(time.Second)})
-			s.invoke(ann, 1, imclient.Private, bea)
-			s.add(Event{Client: ann, Conn: 1, Type: imclient.Info, Op: imclient.OpConnect})
-			s.add(Event{Client: ann, Conn: 2, Op: imclient.OpConnect})
-			s.add(Event{Client: ann, Conn: 2, Type: imclient.Invoke, Op: imclient.OpResend, ClientID: 1})
-			s.add(Event{Client: ann, Conn: 2, Type: imclient.Fail, Op: imclient.OpSend, ClientID: 1, Code: 1003})
-			s.see(imclient.OpPush, bea, 1, ann, 1, imclient.Private, bea, privateConv, 1)
-			s.ending([]sent{privates(ann, 1, 1)})
-			return s
+		"stored though refused on another connection, soon after, on a slow machine": func() *story {
+			return refusedElsewhere(100*time.Millisecond, time.Second)
 		},
 		"refused, sent for the first time on that connection, sent again there, and stored": func() *story {
 			s := opening()

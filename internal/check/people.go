@@ -77,6 +77,7 @@ func (r *run) setUp(ctx context.Context) error {
 		know(i, i+n/2, true)
 		r.pairs = append(r.pairs, [2]*actor{r.actors[i], r.actors[i+n/2]})
 	}
+	r.nap = newNap(len(r.pairs))
 	for k := range 2 {
 		owner := r.actors[k]
 		gr := &group{owner: owner, members: []*actor{owner}}

@@ -26,6 +26,7 @@ type run struct {
 	pairs  [][2]*actor // friends off and on
 	groups []*group
 	hush   hush
+	nap    nap
 
 	changing context.Context //nolint:containedctx // in which changes of friends and members are carried to their end
 
@@ -262,6 +263,9 @@ func (r *run) inject(ctx context.Context, f *fault) {
 		do = r.quieten
 	case slices.Contains(roleKinds, f.Kind):
 		do = r.changeRoles
+	}
+	if isNap(f) {
+		r.nap.begin()
 	}
 	err := do(r.ctx, f)
 	r.log.add(&Event{Conn: f.Number, Type: imclient.OK, Op: OpFault, Text: f.Target, Reason: f.Kind})
