@@ -36,6 +36,9 @@ type Options struct {
 	// name is the process ("gateway-1"), env what it would get. It must be safe
 	// for concurrent use. Tests put a proxy between two processes with it.
 	Env func(c *Cluster, name string, env map[string]string)
+	// CheapHashes makes passwords cheap to hash, and to guess: for who makes
+	// hundreds of accounts and looks at something else.
+	CheapHashes bool
 	// NoRestart leaves crashed processes down.
 	NoRestart bool
 	// Balancer forces the built-in balancer where SO_REUSEPORT would do.

@@ -52,6 +52,9 @@ func (c *Cluster) serviceEnv(s service, name string) (map[string]string, error) 
 		env["IM_AUTH_MAIL_DRIVER"] = "log"
 		// Everybody is 127.0.0.1 here, tests with thousands of users too.
 		env["IM_AUTH_LIMITS_EXEMPT"] = "127.0.0.0/8"
+		if c.opts.CheapHashes {
+			env["IM_AUTH_HASH_MEMORY_KIB"], env["IM_AUTH_HASH_PASSES"] = "64", "1"
+		}
 	case "gateway":
 		env["IM_GATEWAY_LISTEN"] = c.addrs["public"]
 		env["IM_GATEWAY_REUSE_PORT"] = "true"

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"im-services/internal/cluster"
 	"im-services/internal/imclient"
@@ -35,7 +36,7 @@ func run(m *testing.M) int {
 	if err != nil {
 		return fail(err)
 	}
-	opts := cluster.Options{StateDir: dir, Progress: os.Stderr, External: cluster.ExternalFromEnv()}
+	opts := cluster.Options{StateDir: dir, Progress: os.Stderr, External: cluster.ExternalFromEnv(), CheapHashes: true}
 	if flags := os.Getenv("IM_E2E_BUILDFLAGS"); flags != "" {
 		opts.BuildFlags = strings.Fields(flags) // for example -race
 	}
@@ -111,15 +112,34 @@ type someone struct {
 // newUser registers and logs in a user at gateway n.
 func newUser(t testing.TB, n int) *someone {
 	t.Helper()
-	name := "u" + strconv.FormatInt(time.Now().UnixMilli()%1e9, 10) + "x" + strconv.FormatInt(accounts.Add(1), 10)
-	email := name + "@example.com"
-	ctx := soon(t)
-	require.NoError(t, api(n).Register(ctx, email, name, password))
-	user, err := api(n).Login(ctx, email, password)
-	require.NoError(t, err)
-	require.Positive(t, user.ID)
-	require.NotEmpty(t, user.Token)
-	return &someone{User: user, api: api(n).As(user.Token)}
+	return newUsers(t, n, 1)[0]
+}
+
+// newUsers registers and logs in many users at gateway n, a few at a time: more
+// would only wait for each other.
+func newUsers(t testing.TB, n, count int) []*someone {
+	t.Helper()
+	users := make([]*someone, count)
+	g, ctx := errgroup.WithContext(slowly(t))
+	g.SetLimit(8)
+	for i := range users {
+		g.Go(func() error {
+			name := "u" + strconv.FormatInt(time.Now().UnixMilli()%1e9, 10) + "x" + strconv.FormatInt(accounts.Add(1), 10)
+			email := name + "@example.com"
+			if err := api(n).Register(ctx, email, name, password); err != nil {
+				return err
+			}
+			user, err := api(n).Login(ctx, email, password)
+			users[i] = &someone{User: user, api: api(n).As(user.Token)}
+			return err
+		})
+	}
+	require.NoError(t, g.Wait())
+	for _, u := range users {
+		require.Positive(t, u.ID)
+		require.NotEmpty(t, u.Token)
+	}
+	return users
 }
 
 // befriend makes two users friends.
