@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -22,6 +23,7 @@ type loadOptions struct {
 	group int // members of one group in which all write; 0: none
 	rate  int // messages per second, all together
 
+	gateway int // where all connect first; 0: evenly to both
 	pending int // how many may be unsettled before a person waits; 0: the client's default
 }
 
@@ -40,6 +42,7 @@ type load struct {
 type person struct {
 	*someone
 	client *imclient.Client
+	silent bool // only reads
 
 	mu    sync.Mutex
 	shown map[int64][]row         // guarded by mu; per conversation, in the order shown
@@ -88,14 +91,14 @@ func (th *thread) to(p *person) int64 {
 	return th.people[0].ID
 }
 
-// newLoad registers people, connects them evenly to both gateways and waits
-// until all are there.
+// newLoad registers people, connects them and waits until all are there.
 func newLoad(t testing.TB, o loadOptions) *load {
 	t.Helper()
 	l := &load{t: t, rate: o.rate, pending: o.pending}
+	at := func(n int) int { return cmp.Or(o.gateway, n) }
 	for range o.pairs {
 		a, b := friends(t)
-		l.thread(imclient.Private, 0, l.join(a, 1), l.join(b, 2))
+		l.thread(imclient.Private, 0, l.join(a, at(1)), l.join(b, at(2)))
 	}
 	if o.group > 0 {
 		var members []*person
@@ -106,16 +109,23 @@ func newLoad(t testing.TB, o loadOptions) *load {
 				befriend(t, members[0].someone, u)
 				ids = append(ids, u.ID)
 			}
-			members = append(members, l.join(u, 1+i%2))
+			members = append(members, l.join(u, at(1+i%2)))
 		}
 		group, err := members[0].api.CreateGroup(soon(t), "load", ids...)
 		require.NoError(t, err)
 		l.thread(imclient.Group, group, members...)
 	}
-	for _, p := range l.people {
-		require.NoError(t, p.client.WaitConnected(soon(t)))
-	}
+	l.connected()
 	return l
+}
+
+// connected waits until everybody is there.
+func (l *load) connected() {
+	l.t.Helper()
+	ctx := soon(l.t)
+	for _, p := range l.people {
+		require.NoError(l.t, p.client.WaitConnected(ctx))
+	}
 }
 
 func (l *load) thread(channel int, group int64, people ...*person) {
@@ -123,7 +133,8 @@ func (l *load) thread(channel int, group int64, people ...*person) {
 }
 
 // join starts a client for u at gateway n; it moves to the other when it fails.
-func (l *load) join(u *someone, n int) *person {
+// change, if given, makes it another client than the others have.
+func (l *load) join(u *someone, n int, change ...func(*imclient.Config)) *person {
 	p := &person{someone: u, shown: map[int64][]row{}, acked: map[int64]ackedSend{}, posts: map[int64]*post{}, again: map[int64]bool{}, at: map[int64]time.Duration{}}
 	cfg := imclient.Config{
 		User: u.User, Addresses: gateways(n), Heartbeat: time.Second, Silence: 5 * time.Second, AckTimeout: 3 * time.Second,
@@ -155,6 +166,9 @@ func (l *load) join(u *someone, n int) *person {
 			history.Add(e)
 		}
 	}
+	for _, f := range change {
+		f(&cfg)
+	}
 	p.client = imclient.Start(cfg)
 	l.t.Cleanup(p.client.Close)
 	l.people = append(l.people, p)
@@ -167,7 +181,7 @@ func (l *load) history(u *someone) *imclient.History {
 	if dir == "" {
 		return nil
 	}
-	f, err := os.Create(filepath.Join(dir, fmt.Sprintf("%s-%d.jsonl", filepath.Base(l.t.Name()), u.ID))) //nolint:gosec // the developer names the folder
+	f, err := os.Create(filepath.Join(dir, fmt.Sprintf("%s-%d-%d.jsonl", filepath.Base(l.t.Name()), len(l.people)+1, u.ID))) //nolint:gosec // the developer names the folder
 	require.NoError(l.t, err)
 	h := imclient.NewHistory(f)
 	l.t.Cleanup(func() { _ = h.Close(); _ = f.Close() })
@@ -191,7 +205,9 @@ func (l *load) runUntil(ctx context.Context) {
 	var writers []writer
 	for _, th := range l.threads {
 		for _, p := range th.people {
-			writers = append(writers, writer{p, th})
+			if !p.silent {
+				writers = append(writers, writer{p, th})
+			}
 		}
 	}
 	if l.counts == nil {
