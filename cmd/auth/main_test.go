@@ -55,6 +55,7 @@ func TestConfig_Refuses(t *testing.T) {
 		"unknown mode":                        {"mode must be", nil, map[string]string{"IM_AUTH_MODE": "test"}},
 		"no database":                         {"database.dsn", nil, map[string]string{"IM_DATABASE_DSN": ""}},
 		"many guesses at a code":              {"codes.tries", nil, map[string]string{"IM_AUTH_CODES_TRIES": "1000"}},
+		"many guesses at an address's codes":  {"codes.tries_per_day", nil, map[string]string{"IM_AUTH_CODES_TRIES_PER_DAY": "1000"}},
 		"provider without its secret":         {"secrets.github", nil, map[string]string{"IM_AUTH_OAUTH_GITHUB_CLIENT_ID": "id"}},
 		"plain http to a provider": {"must be https", nil, map[string]string{
 			"IM_AUTH_OAUTH_GITHUB_CLIENT_ID": "id", "IM_SECRETS_GITHUB": "s", "IM_AUTH_OAUTH_GITHUB_USER_URL": "http://example.com/user",

@@ -19,14 +19,27 @@ import (
 // codeLen is the length of an e-mail code, in digits.
 const codeLen = 4
 
+// wrongCodeMemory is how long wrong codes are counted together, from the first.
+const wrongCodeMemory = 24 * time.Hour
+
 // codes keeps e-mail codes in Redis: at most one per purpose and address, as a
-// MAC, with the number of wrong tries. Safe for concurrent use.
+// MAC, with the number of wrong tries. Those of a day are counted beside it: a new
+// code can be asked for when one is dead, and there are ten thousand only. Safe for
+// concurrent use.
 type codes struct {
 	rdb *redis.Client
 	cfg CodeConfig
 }
 
 func codeKey(purpose, who string) string { return "auth:code:" + purpose + ":" + who }
+
+func wrongKey(purpose, who string) string { return "auth:wrong:" + purpose + ":" + who }
+
+// held returns 0, or how long no code of who counts, as too many were wrong.
+func (c *codes) held(ctx context.Context, purpose, who string) (time.Duration, error) {
+	ms, err := heldScript.Run(ctx, c.rdb, []string{wrongKey(purpose, who)}, c.cfg.TriesPerDay).Int64()
+	return time.Duration(ms) * time.Millisecond, err
+}
 
 // put makes mac the code of who, with all its tries, instead of an older one.
 func (c *codes) put(ctx context.Context, purpose, who string, mac []byte) error {
@@ -40,27 +53,46 @@ func (c *codes) put(ctx context.Context, purpose, who string, mac []byte) error 
 	return err
 }
 
-// spend reports whether mac is the code of who, which is then gone. A wrong one
-// counts; the code is gone after too many. No code matches nothing.
-func (c *codes) spend(ctx context.Context, purpose, who string, mac []byte) (bool, error) {
-	n, err := spendScript.Run(ctx, c.rdb, []string{codeKey(purpose, who)}, mac, c.cfg.Tries).Int()
-	return n == 1, err
+// spend reports whether mac is the code of who, which is then gone, or that who is
+// held. A wrong one counts; the code is gone after too many. No code matches
+// nothing, and guessing at none costs nothing.
+func (c *codes) spend(ctx context.Context, purpose, who string, mac []byte) (ok bool, held time.Duration, err error) {
+	n, err := spendScript.Run(ctx, c.rdb, []string{codeKey(purpose, who), wrongKey(purpose, who)},
+		c.cfg.TriesPerDay, mac, c.cfg.Tries, wrongCodeMemory.Milliseconds()).Int64()
+	return n == codeRight, max(0, time.Duration(n)) * time.Millisecond, err
 }
 
 func (c *codes) drop(ctx context.Context, purpose, who string) {
 	_ = c.rdb.Del(ctx, codeKey(purpose, who)).Err() // it expires by itself
 }
 
-var spendScript = redis.NewScript(`
+// codeRight is what spendScript returns for a right code; for a wrong one it
+// returns 0, and if who is held, for how many ms.
+const codeRight = -1
+
+// heldLua returns the ms that KEYS[#KEYS] is held. ARGV[1]: wrong codes in a day.
+const heldLua = `
+local wrong = KEYS[#KEYS]
+if tonumber(redis.call('GET', wrong) or '0') >= tonumber(ARGV[1]) then
+  return math.max(1, redis.call('PTTL', wrong))
+end
+`
+
+var heldScript = redis.NewScript(heldLua + `return 0`)
+
+var spendScript = redis.NewScript(heldLua + `
 local mac = redis.call('HGET', KEYS[1], 'mac')
 if not mac then
   return 0
 end
-if mac == ARGV[1] then
+if mac == ARGV[2] then
   redis.call('DEL', KEYS[1])
-  return 1
+  return -1
 end
-if redis.call('HINCRBY', KEYS[1], 'tries', 1) >= tonumber(ARGV[2]) then
+if redis.call('INCR', wrong) == 1 then
+  redis.call('PEXPIRE', wrong, ARGV[4])
+end
+if redis.call('HINCRBY', KEYS[1], 'tries', 1) >= tonumber(ARGV[3]) then
   redis.call('DEL', KEYS[1])
 end
 return 0
@@ -115,6 +147,13 @@ func (s *Server) sendCode(ctx context.Context, rawEmail string, p authv1.CodePur
 		return im.E(im.KindNotFound, "email_unknown", nil)
 	}
 	who := s.pseudonym(email)
+	held, err := s.codes.held(ctx, purpose, who)
+	if err != nil {
+		return im.E(im.KindUnavailable, "service_unavailable", err)
+	}
+	if held > 0 {
+		return tooOften("auth_too_often", held) // the code would be good for nothing
+	}
 	if wait := s.limits.take(ctx, "mail:pause:"+who, 1, s.cfg.Codes.Resend); wait > 0 {
 		return tooOften("code_too_often", wait)
 	}
@@ -144,7 +183,8 @@ func (s *Server) mailCode(ctx context.Context, purpose, email, who string) error
 }
 
 // spendCode uses a code up; the error is code_wrong for a wrong, used, expired
-// or unknown one alike. In debug mode every code of the right length will do.
+// or unknown one alike. After too many wrong ones none is looked at. In debug mode
+// every code of the right length will do.
 func (s *Server) spendCode(ctx context.Context, email string, p authv1.CodePurpose, code string) error {
 	wrong := im.E(im.KindInvalid, "code_wrong", nil)
 	if !utf8.ValidString(code) || utf8.RuneCountInString(code) != codeLen {
@@ -154,11 +194,14 @@ func (s *Server) spendCode(ctx context.Context, email string, p authv1.CodePurpo
 		return nil
 	}
 	purpose := purposeName(p)
-	ok, err := s.codes.spend(ctx, purpose, s.pseudonym(email), s.codeMAC(purpose, email, code))
-	if err != nil {
+	ok, held, err := s.codes.spend(ctx, purpose, s.pseudonym(email), s.codeMAC(purpose, email, code))
+	switch {
+	case err != nil:
 		return im.E(im.KindUnavailable, "service_unavailable", err)
-	}
-	if !ok {
+	case held > 0:
+		s.log.LogAttrs(ctx, slog.LevelWarn, "e-mail codes held", slog.String("purpose", purpose), slog.Duration("wait", held))
+		return tooOften("auth_too_often", held)
+	case !ok:
 		return wrong
 	}
 	return nil

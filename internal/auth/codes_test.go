@@ -60,7 +60,7 @@ func TestDefect27_ParallelGuessesStopAtFive(t *testing.T) {
 	for w := range 8 {
 		wg.Go(func() {
 			for i := range 100 {
-				ok, err := e.codes.spend(context.Background(), purpose, who, e.codeMAC(purpose, "a@example.com", fmt.Sprintf("x%d%d", w, i)))
+				ok, _, err := e.codes.spend(context.Background(), purpose, who, e.codeMAC(purpose, "a@example.com", fmt.Sprintf("x%d%d", w, i)))
 				if ok || err != nil {
 					t.Errorf("ok %v, err %v", ok, err)
 				}
@@ -92,11 +92,11 @@ func TestDefect27_MissingCodeMatchesNothing(t *testing.T) {
 	for _, code := range []string{"", "0000", "null", "    ", "\x00\x00\x00\x00", "12345", "1", "零一二三"} {
 		requireReason(t, "code_wrong", e.tryCode("a@example.com", code), "%q", code)
 	}
-	ok, err := e.codes.spend(t.Context(), "register", e.pseudonym("a@example.com"), nil)
+	ok, _, err := e.codes.spend(t.Context(), "register", e.pseudonym("a@example.com"), nil)
 	require.NoError(t, err)
 	require.False(t, ok)
 	e.ask("a@example.com", forRegister)
-	ok, err = e.codes.spend(t.Context(), "register", e.pseudonym("a@example.com"), nil)
+	ok, _, err = e.codes.spend(t.Context(), "register", e.pseudonym("a@example.com"), nil)
 	require.NoError(t, err)
 	require.False(t, ok, "the empty MAC is not the code either")
 }
@@ -166,6 +166,83 @@ func TestDefect27_ANewCodeReplacesTheOld(t *testing.T) {
 		requireReason(t, "code_wrong", e.tryCode("a@example.com", old))
 	}
 	require.NoError(t, e.tryCode("a@example.com", fresh), "the new one has all its tries")
+}
+
+// However many codes one asks for, ten guesses are all there are in a day: of any
+// address, for any purpose. Nothing else of the account is held.
+func TestDefect27_TenWrongCodesHoldAnAddressForADay(t *testing.T) {
+	e := newEnv(t, func(c *Config) { c.Limits.LoginsPerMinute = 1000 })
+	const victim = "a@example.com"
+	require.NoError(t, e.tryCode(victim, e.ask(victim, forRegister)))
+	reset := func(code string) error {
+		_, err := e.ResetPassword(t.Context(), &authv1.ResetPasswordRequest{Email: victim, Code: code, Password: goodPassword})
+		return err
+	}
+	for range 20 {
+		requireReason(t, "code_wrong", reset("0000"), "no code was sent: nothing to guess, nothing to count")
+	}
+	code := ""
+	for i := range 10 {
+		if i%5 == 0 {
+			e.forgetPause(victim)
+			code = e.ask(victim, forReset)
+		}
+		requireReason(t, "code_wrong", reset(otherCode(code, i)))
+	}
+	// A code that was sent at the last moment: the right one does not count either.
+	purpose, who := "reset", e.pseudonym(victim)
+	require.NoError(t, e.codes.put(t.Context(), purpose, who, e.codeMAC(purpose, victim, "1234")))
+	waits := func(err error) time.Duration {
+		requireReason(t, "auth_too_often", err)
+		var limit *im.Error
+		require.ErrorAs(t, err, &limit)
+		return limit.RetryAfter
+	}
+	require.InDelta(t, 24*3600, waits(reset("1234")).Seconds(), 60)
+	sent := e.mails.sent
+	e.forgetPause(victim)
+	_, err := e.SendEmailCode(t.Context(), &authv1.SendEmailCodeRequest{Email: victim, Purpose: forReset})
+	require.InDelta(t, 24*3600, waits(err).Seconds(), 60)
+	require.Equal(t, sent, e.mails.sent)
+
+	e.mustLogin(victim)
+	require.NoError(t, e.tryCode("b@example.com", e.ask("b@example.com", forRegister)), "another address")
+	e.forgetPause("b@example.com")
+	code = e.ask("b@example.com", forReset)
+	_, err = e.ResetPassword(t.Context(), &authv1.ResetPasswordRequest{Email: "b@example.com", Code: code, Password: goodPassword})
+	require.NoError(t, err)
+	requireReason(t, "auth_too_often", reset("1234"), "the success of another gives nobody new tries")
+	require.NoError(t, e.codes.put(t.Context(), "register", who, e.codeMAC("register", victim, "1234")))
+	ok, _, err := e.codes.spend(t.Context(), "register", who, e.codeMAC("register", victim, "1234"))
+	require.NoError(t, err)
+	require.True(t, ok, "another purpose")
+
+	// The day ends as it began; a right code in it gave no new tries.
+	require.NoError(t, e.rdb.PExpire(t.Context(), wrongKey(purpose, who), time.Millisecond).Err())
+	require.Eventually(t, func() bool { return reset("1234") == nil }, 10*time.Second, 5*time.Millisecond)
+}
+
+func TestDefect27_ARightCodeForgivesNoWrongOnes(t *testing.T) {
+	e := newEnv(t, func(c *Config) { c.Codes.TriesPerDay = 3 })
+	require.NoError(t, e.tryCode("a@example.com", e.ask("a@example.com", forRegister)))
+	reset := func(code string) error {
+		_, err := e.ResetPassword(t.Context(), &authv1.ResetPasswordRequest{Email: "a@example.com", Code: code, Password: goodPassword})
+		return err
+	}
+	ask := func() string {
+		e.forgetPause("a@example.com")
+		return e.ask("a@example.com", forReset)
+	}
+	code := ask()
+	for i := range 2 {
+		requireReason(t, "code_wrong", reset(otherCode(code, i)))
+	}
+	before := e.rdb.PTTL(t.Context(), wrongKey("reset", e.pseudonym("a@example.com"))).Val()
+	require.NoError(t, reset(code))
+	code = ask()
+	requireReason(t, "code_wrong", reset(otherCode(code, 2)))
+	requireReason(t, "auth_too_often", reset(code))
+	require.LessOrEqual(t, e.rdb.PTTL(t.Context(), wrongKey("reset", e.pseudonym("a@example.com"))).Val(), before, "nor does a wrong one begin another day")
 }
 
 func TestDefect27_CodesAreSpread(t *testing.T) {

@@ -65,8 +65,10 @@ type CodeConfig struct {
 	// to it in an hour.
 	Resend  time.Duration `yaml:"resend"`
 	PerHour int           `yaml:"per_hour"`
-	// Tries is how many wrong guesses kill a code.
-	Tries int `yaml:"tries"`
+	// Tries is how many wrong guesses kill a code. After TriesPerDay of them in a
+	// day no code to the address counts for its purpose until the day is over.
+	Tries       int `yaml:"tries"`
+	TriesPerDay int `yaml:"tries_per_day"`
 }
 
 // LimitConfig bounds attempts.
@@ -161,6 +163,7 @@ func (c Config) WithDefaults() Config {
 	def(&c.Codes.Resend, time.Minute)
 	def(&c.Codes.PerHour, 5)
 	def(&c.Codes.Tries, 5)
+	def(&c.Codes.TriesPerDay, 10)
 	def(&c.Limits.LoginsPerMinute, 30)
 	def(&c.Limits.CodesPerHour, 20)
 	def(&c.Limits.FreeAttempts, 5)
@@ -212,7 +215,7 @@ func (c Config) Validate() error {
 	}
 	bad(c.ProfileTTL < 0 || c.Hash.Wait < 0, "profile_ttl and hash.wait must not be negative")
 	for name, n := range map[string]int{
-		"profile_cache": c.ProfileCache, "codes.per_hour": c.Codes.PerHour, "codes.tries": c.Codes.Tries,
+		"profile_cache": c.ProfileCache, "codes.per_hour": c.Codes.PerHour, "codes.tries": c.Codes.Tries, "codes.tries_per_day": c.Codes.TriesPerDay,
 		"limits.logins_per_minute": c.Limits.LoginsPerMinute, "limits.codes_per_hour": c.Limits.CodesPerHour,
 		"limits.free_attempts": c.Limits.FreeAttempts, "hash.concurrent": c.Hash.Concurrent,
 		"hash.max_waiting": c.Hash.MaxWaiting, "mail.smtp.concurrent": c.Mail.SMTP.Concurrent,
@@ -226,6 +229,7 @@ func (c Config) Validate() error {
 	bad(c.TicketTTL > 5*time.Minute, "ticket_ttl must be at most 5m")
 	bad(c.Codes.TTL > 10*time.Minute, "codes.ttl must be at most 10m")
 	bad(c.Codes.Tries > 10, "codes.tries must be at most 10: a code has four digits")
+	bad(c.Codes.TriesPerDay > 100, "codes.tries_per_day must be at most 100: a code has four digits")
 	bad(c.AccessTTL > c.SessionTTL, "access_ttl must not be longer than session_ttl")
 	if _, err := cleanName(c.Bot.Name); err != nil {
 		bad(true, "bot.name: %v", err)
