@@ -2,10 +2,10 @@
 // passwords, login sessions, e-mail codes, OAuth identities, signing keys and
 // what was revoked.
 //
-// MySQL is the truth for all of it but three things that may be lost at any
-// moment and live in Redis: e-mail codes, socket tickets and the counters of
-// attempts. Without Redis, log in, refresh, log out, Keys, Revocations and the
-// profiles go on; attempts are then counted per process.
+// MySQL is the truth for all of it but four things that may be lost at any
+// moment and live in Redis: e-mail codes, socket tickets, which OAuth states were
+// used, and the counters of attempts. Without Redis, log in, refresh, log out,
+// Keys, Revocations and the profiles go on; attempts are then counted per process.
 //
 // A login session begins at a login and has one chain of refresh tokens. Access
 // tokens (package token) name their session. Four things end a session: Logout,

@@ -2,8 +2,12 @@ package auth
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
 	"database/sql"
-	"encoding/json"
+	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,6 +30,9 @@ const (
 	stateKind = "oauth"
 	// stateTTL is how long a user may take at the provider's page.
 	stateTTL = 10 * time.Minute
+	// A state is a nonce and its end (Unix ms) in eight bytes, and a MAC.
+	stateNonce = 16
+	stateBody  = stateNonce + 8
 	// maxCode bounds a provider's code.
 	maxCode = 512
 	// The columns' sizes, in characters.
@@ -35,11 +42,12 @@ const (
 
 func oauthFailed(cause error) error { return im.E(im.KindForbidden, "oauth_failed", cause) }
 
+func stateInvalid(cause error) error { return im.E(im.KindForbidden, "oauth_state_invalid", cause) }
+
 // oauthState is what a state stands for.
 type oauthState struct {
-	Provider string `json:"provider"`
-	Redirect string `json:"redirect"`
-	Verifier string `json:"verifier"` // PKCE
+	Redirect string
+	Verifier string // PKCE
 }
 
 // provider finds the configured provider of a name; "" means github.
@@ -63,36 +71,75 @@ func (s *Server) oauthURL(ctx context.Context, name, redirect string) (page, sta
 	if err != nil {
 		return "", "", err
 	}
-	st := oauthState{Provider: p.name, Redirect: redirect, Verifier: oauth2.GenerateVerifier()}
-	value, err := json.Marshal(st)
+	now, err := dbTime(ctx, s.store.db)
 	if err != nil {
-		return "", "", im.E(im.KindInternal, "internal", err)
+		return "", "", storeError(err)
 	}
-	state, err = s.vault.put(ctx, stateKind, value, stateTTL)
-	if err != nil {
-		return "", "", err
-	}
-	return p.conf(redirect).AuthCodeURL(state, oauth2.S256ChallengeOption(st.Verifier)), state, nil
+	state, verifier := s.newState(p.name, redirect, now.Add(stateTTL))
+	return p.conf(redirect).AuthCodeURL(state, oauth2.S256ChallengeOption(verifier)), state, nil
+}
+
+// newState makes a state and its PKCE verifier. Anybody may ask for states, so they
+// are kept by the browser alone, not by us: a state is a nonce and when it ends,
+// and a MAC of these with what it was given out for; the verifier is another MAC.
+func (s *Server) newState(provider, redirect string, ends time.Time) (state, verifier string) {
+	body := make([]byte, stateBody)
+	binary.BigEndian.PutUint64(body[stateNonce:], uint64(ends.UnixMilli())) //nolint:gosec // after 1970
+	nonce := body[:stateNonce]
+	_, _ = rand.Read(nonce) // never fails
+	signed := slices.Concat(body, s.stateMAC(provider, redirect, body))
+	return base64.RawURLEncoding.EncodeToString(signed), s.stateVerifier(body)
+}
+
+func (s *Server) stateMAC(provider, redirect string, body []byte) []byte {
+	return s.mac("oauth state", provider+"\x00"+redirect+"\x00"+string(body))
+}
+
+func (s *Server) stateVerifier(body []byte) string {
+	return base64.RawURLEncoding.EncodeToString(s.mac("oauth verifier", string(body)))
 }
 
 // checkState spends a state, which must be one we gave out for this provider.
 func (s *Server) checkState(ctx context.Context, p *provider, state, redirect string) (oauthState, error) {
 	if state == "" {
 		if s.cfg.OAuth.RequireState {
-			return oauthState{}, im.E(im.KindForbidden, "oauth_state_invalid", errors.New("missing"))
+			return oauthState{}, stateInvalid(errors.New("missing"))
 		}
 		redirect, err := p.redirect(redirect)
-		return oauthState{Provider: p.name, Redirect: redirect}, err
+		return oauthState{Redirect: redirect}, err
 	}
-	value, err := s.vault.take(ctx, stateKind, state)
+	if len(state) != base64.RawURLEncoding.EncodedLen(stateBody+sha256.Size) {
+		return oauthState{}, stateInvalid(errors.New("malformed"))
+	}
+	signed, err := base64.RawURLEncoding.DecodeString(state)
+	if err != nil || len(signed) != stateBody+sha256.Size {
+		return oauthState{}, stateInvalid(errors.New("malformed"))
+	}
+	body, sum := signed[:stateBody], signed[stateBody:]
+	// Which redirect it was given out for, the MAC says: it is one of a few.
+	for _, candidate := range p.redirects() {
+		if (redirect == "" || redirect == candidate) && hmac.Equal(sum, s.stateMAC(p.name, candidate, body)) {
+			return oauthState{Redirect: candidate, Verifier: s.stateVerifier(body)}, s.spendState(ctx, body)
+		}
+	}
+	return oauthState{}, stateInvalid(errors.New("not ours, or not for this"))
+}
+
+// spendState fails if a state, which is ours, is over or was used.
+func (s *Server) spendState(ctx context.Context, body []byte) error {
+	now, err := dbTime(ctx, s.store.db)
 	if err != nil {
-		return oauthState{}, err
+		return storeError(err)
 	}
-	var st oauthState
-	if value == nil || json.Unmarshal(value, &st) != nil || st.Provider != p.name || (redirect != "" && redirect != st.Redirect) {
-		return oauthState{}, im.E(im.KindForbidden, "oauth_state_invalid", nil)
+	left := time.UnixMilli(int64(binary.BigEndian.Uint64(body[stateNonce:]))).Sub(now) //nolint:gosec // we wrote it
+	if left <= 0 || left > stateTTL {
+		return stateInvalid(errors.New("over"))
 	}
-	return st, nil
+	first, err := s.vault.spend(ctx, stateKind, string(body), stateTTL)
+	if err == nil && !first {
+		err = stateInvalid(errors.New("used before"))
+	}
+	return err
 }
 
 func (s *Server) loginOAuth(ctx context.Context, in *authv1.LoginOAuthRequest) (*authv1.LoggedIn, error) {
@@ -259,12 +306,20 @@ func (w subject) bio() string {
 	return string(runes[:min(len(runes), maxBioRunes)])
 }
 
+// redirects are the redirect URIs that redirect may return.
+func (p *provider) redirects() []string {
+	if len(p.cfg.RedirectURIs) == 0 {
+		return []string{""} // the provider's own
+	}
+	return p.cfg.RedirectURIs
+}
+
 // redirect returns the redirect URI to use: one of the configured ones.
 func (p *provider) redirect(wanted string) (string, error) {
-	switch {
-	case wanted == "" && len(p.cfg.RedirectURIs) > 0:
-		return p.cfg.RedirectURIs[0], nil
-	case wanted == "" || slices.Contains(p.cfg.RedirectURIs, wanted):
+	if wanted == "" {
+		return p.redirects()[0], nil
+	}
+	if slices.Contains(p.cfg.RedirectURIs, wanted) {
 		return wanted, nil
 	}
 	return "", im.E(im.KindInvalid, "oauth_redirect_invalid", nil)

@@ -2,13 +2,16 @@ package auth
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -296,9 +299,12 @@ func TestDefect33_StateIsCheckedAndWorksOnce(t *testing.T) {
 		return err
 	}
 	require.NoError(t, login("github", res.GetState(), ""))
-	require.NotEmpty(t, p.lastForm().Get("code_verifier"), "PKCE")
+	verifier := p.lastForm().Get("code_verifier")
+	require.Len(t, verifier, 43, "PKCE")
+	require.Equal(t, q.Get("code_challenge"), base64.RawURLEncoding.EncodeToString(digest(verifier)))
+	require.NotContains(t, res.GetState(), verifier)
 	requireReason(t, "oauth_state_invalid", login("github", res.GetState(), ""), "used")
-	for _, s := range []string{"x", strings.Repeat("A", 43), "null", strings.Repeat("A", 5000)} {
+	for _, s := range []string{"x", strings.Repeat("A", 43), strings.Repeat("A", 75), "null", strings.Repeat("A", 5000)} {
 		requireReason(t, "oauth_state_invalid", login("github", s, ""))
 	}
 	fresh := func() string {
@@ -319,6 +325,90 @@ func TestDefect33_StateIsCheckedAndWorksOnce(t *testing.T) {
 	strict := e.replica(debugMode, p.configure, func(c *Config) { c.OAuth.RequireState = true })
 	_, err = strict.oauth("github", octocat)
 	requireReason(t, "oauth_state_invalid", err)
+}
+
+// Anybody may ask for states without end: they take no memory until one is used.
+func TestOAuthURL_StoresNothing(t *testing.T) {
+	e, _ := newOAuthEnv(t)
+	before := e.rdb.DBSize(t.Context()).Val()
+	for range 100 {
+		_, err := e.OAuthURL(t.Context(), &authv1.OAuthURLRequest{Provider: "github"})
+		require.NoError(t, err)
+	}
+	require.Equal(t, before, e.rdb.DBSize(t.Context()).Val())
+	e.redis.Kill()
+	_, err := e.OAuthURL(t.Context(), &authv1.OAuthURLRequest{Provider: "github"})
+	require.NoError(t, err)
+}
+
+func TestOAuth_StateCannotBeMadeUp(t *testing.T) {
+	e, _ := newOAuthEnv(t)
+	res, err := e.OAuthURL(t.Context(), &authv1.OAuthURLRequest{Provider: "github"})
+	require.NoError(t, err)
+	state := res.GetState()
+	login := func(state string) error {
+		_, err := e.LoginOAuth(t.Context(), &authv1.LoginOAuthRequest{Provider: "github", Code: octocat, State: state})
+		return err
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(state)
+	require.NoError(t, err)
+	for i := range raw { // the nonce, the end and the MAC
+		forged := slices.Clone(raw)
+		forged[i] ^= 1
+		requireReason(t, "oauth_state_invalid", login(base64.RawURLEncoding.EncodeToString(forged)), "byte %d", i)
+	}
+	for _, bad := range []string{state[1:], state + "A", state[:40] + "\n" + state[41:], strings.ToLower(state), base64.RawURLEncoding.EncodeToString(make([]byte, 56))} {
+		requireReason(t, "oauth_state_invalid", login(bad))
+	}
+	// The last character has two bits to spare: spelled otherwise it is the same state.
+	twin := state[:len(state)-1] + string(base64URL[strings.IndexByte(base64URL, state[len(state)-1])^1])
+	require.NoError(t, login(state))
+	for _, used := range []string{state, twin} {
+		requireReason(t, "oauth_state_invalid", login(used))
+	}
+}
+
+const base64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+func TestOAuth_StateEndsByTheClockOfTheDatabase(t *testing.T) {
+	home, p := newOAuthEnv(t)
+	start := time.Now().Add(-time.Hour)
+	at := func(d time.Duration) *env { return home.at(start.Add(d), debugMode, p.configure) }
+	e := at(0)
+	state := func() string {
+		res, err := e.OAuthURL(t.Context(), &authv1.OAuthURLRequest{Provider: "github"})
+		require.NoError(t, err)
+		return res.GetState()
+	}
+	login := func(e *env, state string) error {
+		_, err := e.LoginOAuth(t.Context(), &authv1.LoginOAuthRequest{Provider: "github", Code: octocat, State: state})
+		return err
+	}
+	require.NoError(t, login(at(stateTTL-time.Minute), state()))
+	requireReason(t, "oauth_state_invalid", login(at(stateTTL+time.Minute), state()))
+	requireReason(t, "oauth_state_invalid", login(at(-time.Minute), state()), "the clock was set back: it would outlive the memory of its use")
+}
+
+func TestOAuth_ParallelUseOfAStateHasOneWinner(t *testing.T) {
+	e, p := newOAuthEnv(t)
+	other := e.replica(debugMode, p.configure)
+	res, err := e.OAuthURL(t.Context(), &authv1.OAuthURLRequest{Provider: "github"})
+	require.NoError(t, err)
+	var won atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 20 {
+		s := []*env{e, other}[i%2]
+		wg.Go(func() {
+			_, err := s.LoginOAuth(context.Background(), &authv1.LoginOAuthRequest{Provider: "github", Code: octocat, State: res.GetState()})
+			if err == nil {
+				won.Add(1)
+			} else if im.ReasonOf(err) != "oauth_state_invalid" {
+				t.Errorf("unexpected: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	require.EqualValues(t, 1, won.Load())
 }
 
 func TestOAuth_NameCollisionsGetASuffix(t *testing.T) {

@@ -174,7 +174,8 @@ func (s *Server) LoginOAuth(ctx context.Context, in *authv1.LoginOAuthRequest) (
 	return &authv1.LoginOAuthResponse{Login: l}, nil
 }
 
-// OAuthURL returns a provider's authorize page with a fresh, single-use state.
+// OAuthURL returns a provider's authorize page with a fresh, single-use state. It
+// stores nothing: anybody may ask.
 func (s *Server) OAuthURL(ctx context.Context, in *authv1.OAuthURLRequest) (*authv1.OAuthURLResponse, error) {
 	url, state, err := s.oauthURL(ctx, in.GetProvider(), in.GetRedirectUri())
 	if err != nil {

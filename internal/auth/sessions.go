@@ -26,7 +26,7 @@ const (
 	// repeatWithin is how long after its use a refresh token may be used again by
 	// who never saw the answer.
 	repeatWithin = time.Minute
-	// randomBytes is the size of a refresh token, a ticket and an OAuth state.
+	// randomBytes is the size of a refresh token and a ticket.
 	randomBytes = token.TicketBytes
 )
 

@@ -139,8 +139,7 @@ func TestTicket_Refuses(t *testing.T) {
 		requireReason(t, "ticket_invalid", err, "%.50q", bad)
 	}
 	// An OAuth state is no ticket, and another user's session does not fit.
-	state, err := e.vault.put(t.Context(), stateKind, []byte("{}"), time.Minute)
-	require.NoError(t, err)
+	state, _ := e.newState("github", "", time.Now().Add(time.Minute))
 	_, err = e.redeem(state)
 	requireReason(t, "ticket_invalid", err)
 	id := identity(c)

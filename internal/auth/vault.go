@@ -39,6 +39,15 @@ func (v *vault) take(ctx context.Context, kind, text string) ([]byte, error) {
 	return fetch(ctx, v.rdb.GetDel, kind, text)
 }
 
+// spend marks a text as used for ttl and reports whether it was not yet.
+func (v *vault) spend(ctx context.Context, kind, text string, ttl time.Duration) (first bool, err error) {
+	first, err = v.rdb.SetNX(ctx, vaultKey(kind, text), 1, ttl).Result()
+	if err != nil {
+		return false, im.E(im.KindUnavailable, "service_unavailable", err)
+	}
+	return first, nil
+}
+
 func fetch(ctx context.Context, get func(context.Context, string) *redis.StringCmd, kind, text string) ([]byte, error) {
 	if text == "" || len(text) > 2*randomBytes {
 		return nil, nil
