@@ -8,10 +8,10 @@
 // Keys, Revocations and the profiles go on; attempts are then counted per process.
 //
 // A login session begins at a login and has one chain of refresh tokens. Access
-// tokens (package token) name their session. Four things end a session: Logout,
+// tokens (package token) name their session. Five things end a session: Logout,
 // the second use of a refresh token (somebody else has it too), unless it repeats
-// an exchange whose answer may be lost, and a new password and a ban, which end
-// all of the user's. Each writes a revocation, which gateways poll, in the
+// an exchange whose answer may be lost, a login of a user who has very many
+// already, and a new password and a ban, which end all of the user's. Each writes a revocation, which gateways poll, in the
 // transaction that ends the session.
 //
 // Every time that is stored or put into a token is the database's: a replica's own

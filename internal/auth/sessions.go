@@ -26,6 +26,13 @@ const (
 	// repeatWithin is how long after its use a refresh token may be used again by
 	// who never saw the answer.
 	repeatWithin = time.Minute
+	// maxSessions is how many live login sessions a user may have: ending all of
+	// them must not take longer than a statement may, however often somebody who has
+	// the password logs in.
+	maxSessions = 100
+	// maxSurplus is how many are ended at a login that is one too many. One would do,
+	// but for users who had more before there was a bound.
+	maxSurplus = 20
 	// randomBytes is the size of a refresh token and a ticket.
 	randomBytes = token.TicketBytes
 )
@@ -60,7 +67,9 @@ type grant struct {
 }
 
 // begin starts a login session of a user whose row the transaction has locked
-// as a, unless he is banned, and accounts for the tokens it is going to get.
+// as a, unless he is banned, and accounts for the tokens it is going to get. If he
+// has too many it ends those used longest ago. It must be the last thing in its
+// transaction.
 func (s *Server) begin(ctx context.Context, tx *sqlx.Tx, a account, newPassword string) (grant, error) {
 	if a.BannedAt != 0 {
 		return grant{}, im.E(im.KindForbidden, "account_banned", nil)
@@ -76,7 +85,19 @@ func (s *Server) begin(ctx context.Context, tx *sqlx.Tx, a account, newPassword 
 	if newPassword != "" {
 		a.Password = newPassword
 	}
-	return g, s.issue(ctx, tx, &g, a, true)
+	if err := s.issue(ctx, tx, &g, a, true); err != nil {
+		return g, err
+	}
+	surplus, err := surplusSessions(ctx, tx, a.ID)
+	if err != nil {
+		return g, err
+	}
+	for _, id := range surplus {
+		if err := s.end(ctx, tx, a, id, now); err != nil {
+			return g, err
+		}
+	}
+	return g, nil
 }
 
 // issue makes the tokens of g. The user's row is locked, so it sees every
@@ -172,6 +193,9 @@ func (s *Server) refresh(ctx context.Context, raw string) (*authv1.LoggedIn, err
 		case !session.live(now) || row.ExpiresAt <= now.UnixMilli():
 			refused = refreshInvalid(errors.New("session over"))
 			return nil
+		}
+		if err := useSession(ctx, tx, session.ID, now); err != nil {
+			return err
 		}
 		g = grant{now: now, session: session.ID, sessionEnd: time.UnixMilli(session.ExpiresAt)}
 		if err := s.issue(ctx, tx, &g, user, false); err != nil {

@@ -244,6 +244,49 @@ func TestG16_RevocationLastsAsLongAsTheTokens(t *testing.T) {
 	}
 }
 
+// However often one logs in, what a ban or a new password has to end is bounded:
+// a login too many ends the session that was used longest ago.
+func TestG16_LoginSessionsOfAUserAreBounded(t *testing.T) {
+	e := newEnv(t, debugMode)
+	u := e.newUser()
+	oldest := e.mustLogin(u.GetEmail())
+	time.Sleep(2 * time.Millisecond) // their order is that of the clock
+	second := e.mustLogin(u.GetEmail())
+	time.Sleep(2 * time.Millisecond)
+	third := e.mustLogin(u.GetEmail())
+	for range maxSessions - 3 {
+		e.mustLogin(u.GetEmail())
+	}
+	used, err := e.refreshWith(oldest.GetRefreshToken())
+	require.NoError(t, err)
+	require.False(t, e.revoked(e.mustVerify(second.GetAccessToken())), "a hundred are not too many")
+	newest := e.mustLogin(u.GetEmail())
+	require.True(t, e.revoked(e.mustVerify(second.GetAccessToken())))
+	_, err = e.refreshWith(second.GetRefreshToken())
+	requireReason(t, "refresh_invalid", err)
+	for _, l := range []*authv1.LoggedIn{used, third, newest} {
+		require.False(t, e.revoked(e.mustVerify(l.GetAccessToken())))
+		_, err = e.refreshWith(l.GetRefreshToken())
+		require.NoError(t, err)
+	}
+	live := func() (n int) {
+		require.NoError(t, e.db.Get(&n, "SELECT COUNT(*) FROM login_sessions WHERE user_id = ? AND ended_at = 0", u.GetId()))
+		return n
+	}
+	require.Equal(t, maxSessions, live())
+
+	// Who has more from before there was a bound loses them login by login.
+	_, err = e.db.Exec(`INSERT INTO login_sessions (id, user_id, created_at, used_at, expires_at)
+		SELECT MD5(id), user_id, 0, 0, expires_at FROM login_sessions WHERE user_id = ? LIMIT 50`, u.GetId())
+	require.NoError(t, err)
+	bystander := e.mustLogin(e.newUser().GetEmail())
+	for range 4 {
+		e.mustLogin(u.GetEmail())
+	}
+	require.Equal(t, maxSessions, live())
+	require.False(t, e.revoked(e.mustVerify(bystander.GetAccessToken())))
+}
+
 // G16: a new password ends every session and token, and only those before it.
 func TestG16_PasswordResetEndsEverythingBeforeIt(t *testing.T) {
 	e := newEnv(t)

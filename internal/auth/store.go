@@ -224,6 +224,21 @@ func lockSession(ctx context.Context, tx *sqlx.Tx, id string) (loginSession, err
 	return l, err
 }
 
+// useSession notes that a session was used.
+func useSession(ctx context.Context, tx *sqlx.Tx, id string, now time.Time) error {
+	_, err := tx.ExecContext(ctx, "UPDATE login_sessions SET used_at = ? WHERE id = ?", now.UnixMilli(), id)
+	return err
+}
+
+// surplusSessions returns some of the sessions of a user beyond the maxSessions
+// used last.
+func surplusSessions(ctx context.Context, tx *sqlx.Tx, user im.UserID) ([]string, error) {
+	var ids []string
+	err := tx.SelectContext(ctx, &ids, `SELECT id FROM login_sessions WHERE user_id = ? AND ended_at = 0
+		ORDER BY used_at DESC, created_at DESC, id LIMIT ? OFFSET ?`, user, maxSurplus, maxSessions)
+	return ids, err
+}
+
 // endSession ends a live session and reports whether it was one.
 func endSession(ctx context.Context, tx *sqlx.Tx, id string, user im.UserID, now time.Time) (bool, error) {
 	res, err := tx.ExecContext(ctx, "UPDATE login_sessions SET ended_at = ? WHERE id = ? AND user_id = ? AND ended_at = 0",
