@@ -42,7 +42,7 @@ func TestG16_WrongClockOfAReplicaShowsInNothing(t *testing.T) {
 			before := e.mustLogin(u.GetEmail())
 			require.Equal(t, now.Unix(), e.mustVerify(before.GetAccessToken()).IssuedAt.Unix())
 
-			_, err := e.ResetPassword(t.Context(), &authv1.ResetPasswordRequest{Email: u.GetEmail(), Code: "0000", Password: goodPassword})
+			_, err := e.ResetPassword(t.Context(), &authv1.ResetPasswordRequest{Email: u.GetEmail(), Code: "0000", Password: goodPassword, PeerIp: "203.0.113.9"})
 			require.NoError(t, err)
 			reset := e.mustLogin(u.GetEmail())
 			_, err = Ban(t.Context(), e.db, u.GetEmail())
@@ -89,6 +89,7 @@ func TestG16_WrongClockOfAReplicaShowsInNothing(t *testing.T) {
 				"SELECT ended_at FROM login_sessions WHERE ended_at <> 0":  1000,
 				"SELECT expires_at FROM refresh_tokens":                    1000,
 				"SELECT used_at FROM refresh_tokens WHERE used_at <> 0":    1000,
+				"SELECT used_at FROM login_places":                         1000,
 				"SELECT not_before FROM revocations":                       1,
 				"SELECT expires_at FROM revocations":                       1,
 			} {

@@ -38,30 +38,35 @@ func (s *Server) login(ctx context.Context, rawEmail, rawPassword, peer string) 
 	if err != nil && !errors.Is(err, errNoRow) {
 		return nil, err
 	}
-	rehashed, err := s.prove(ctx, email, a, password)
+	place := s.place(peer)
+	key, err := s.attemptsKey(ctx, email, a.ID, place)
 	if err != nil {
 		return nil, err
 	}
-	out, err := s.enter(ctx, a.ID, a.Password, rehashed)
+	rehashed, err := s.prove(ctx, key, a, password)
 	if err != nil {
 		return nil, err
 	}
-	s.limits.forgive(ctx, s.pseudonym(email))
+	out, err := s.enter(ctx, a.ID, a.Password, rehashed, place)
+	if err != nil {
+		return nil, err
+	}
+	s.limits.forgive(ctx, key)
 	s.log.LogAttrs(ctx, slog.LevelInfo, "logged in", slog.Int64("user_id", int64(a.ID)), slog.String("method", "password"))
 	return out, nil
 }
 
-// prove checks the password of a, which has no id if the e-mail is unknown. The
-// same work is done for every a. It returns a new hash if the stored one is out
-// of date.
-func (s *Server) prove(ctx context.Context, email string, a account, password string) (rehashed string, err error) {
+// prove checks the password of a, which has no id if the e-mail is unknown; key is
+// what the attempt counts under. The same work is done for every a. It returns a
+// new hash if the stored one is out of date.
+func (s *Server) prove(ctx context.Context, key string, a account, password string) (rehashed string, err error) {
 	// The slot comes first: an attempt that cannot be made must not count.
 	release, err := s.hasher.acquire(ctx)
 	if err != nil {
 		return "", err
 	}
 	defer release()
-	if wait := s.limits.attempt(ctx, s.pseudonym(email)); wait > 0 {
+	if wait := s.limits.attempt(ctx, key); wait > 0 {
 		s.log.LogAttrs(ctx, slog.LevelWarn, "account locked", slog.Int64("user_id", int64(a.ID)), slog.Duration("wait", wait))
 		return "", tooOften("auth_too_often", wait)
 	}
@@ -76,8 +81,9 @@ func (s *Server) prove(ctx context.Context, email string, a account, password st
 }
 
 // enter begins a login session of a user who proved the password that hashes to
-// proved, unless it has been changed since. rehashed, if any, replaces the hash.
-func (s *Server) enter(ctx context.Context, user im.UserID, proved, rehashed string) (*authv1.LoggedIn, error) {
+// proved at a place, unless it has been changed since. rehashed, if any, replaces
+// the hash.
+func (s *Server) enter(ctx context.Context, user im.UserID, proved, rehashed string, place []byte) (*authv1.LoggedIn, error) {
 	var a account
 	var g grant
 	err := s.store.inTx(ctx, func(tx *sqlx.Tx) error {
@@ -87,6 +93,9 @@ func (s *Server) enter(ctx context.Context, user im.UserID, proved, rehashed str
 		}
 		if a.Password != proved {
 			return loginFailed()
+		}
+		if err := rememberPlace(ctx, tx, user, place); err != nil {
+			return err
 		}
 		g, err = s.begin(ctx, tx, a, rehashed)
 		return err
@@ -140,7 +149,10 @@ func (s *Server) register(ctx context.Context, in *authv1.RegisterRequest) (acco
 			return err
 		}
 		a.CreatedAt = now.UnixMilli()
-		return insertAccount(ctx, tx, a)
+		if err := insertAccount(ctx, tx, a); err != nil {
+			return err
+		}
+		return rememberPlace(ctx, tx, id, s.place(in.GetPeerIp()))
 	})
 	if database.IsDuplicate(err) { // somebody was faster
 		if taken := s.checkFree(ctx, email, a.NameKey); taken != nil {
@@ -199,6 +211,7 @@ func (s *Server) resetPassword(ctx context.Context, in *authv1.ResetPasswordRequ
 	if err != nil {
 		return err
 	}
+	place := s.place(in.GetPeerIp())
 	err = s.store.inTx(ctx, func(tx *sqlx.Tx) error {
 		a, err := lockAccount(ctx, tx, found.ID)
 		if err != nil {
@@ -211,12 +224,17 @@ func (s *Server) resetPassword(ctx context.Context, in *authv1.ResetPasswordRequ
 		if _, err := tx.ExecContext(ctx, "UPDATE users SET password = ? WHERE id = ?", hash, a.ID); err != nil {
 			return err
 		}
+		if err := rememberPlace(ctx, tx, a.ID, place); err != nil {
+			return err
+		}
 		return endAll(ctx, tx, a, now)
 	})
 	if err != nil {
 		return err
 	}
-	s.limits.forgive(ctx, s.pseudonym(email))
+	who := s.pseudonym(email)
+	s.limits.forgive(ctx, who)
+	s.limits.forgive(ctx, placeKey(who, place))
 	s.log.LogAttrs(ctx, slog.LevelInfo, "password reset: all login sessions ended", slog.Int64("user_id", int64(found.ID)))
 	return nil
 }

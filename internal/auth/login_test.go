@@ -244,6 +244,60 @@ func TestDefect28_WrongPasswordsLockTheAccountForGrowingPauses(t *testing.T) {
 	wait(err)
 }
 
+// Who guesses the password of another locks him out nowhere he has registered,
+// logged in or reset his password before, and gets no more guesses by being there himself.
+func TestDefect28_GuessesElsewhereLockNobodyOutAtHome(t *testing.T) {
+	e := newEnv(t, debugMode, func(c *Config) { c.Limits.BaseDelay, c.Limits.MaxDelay = time.Hour, time.Hour })
+	u := e.newUser()
+	const home, work, away, thief = "198.51.100.1", "2001:db8:1:2::1", "203.0.113.7", "192.0.2.9"
+	try := func(ip, password string) error {
+		_, err := e.Login(t.Context(), &authv1.LoginRequest{Email: u.GetEmail(), Password: password, PeerIp: ip})
+		return err
+	}
+	guess := func(ip string) (made int) {
+		for im.ReasonOf(try(ip, "wrong password")) == "login_failed" {
+			made++
+		}
+		return made
+	}
+	require.NoError(t, try(home, goodPassword))
+	fresh, err := e.Register(t.Context(), &authv1.RegisterRequest{Email: "fresh@example.com", Name: "fresh", Password: goodPassword, Code: "0000", PeerIp: home})
+	require.NoError(t, err)
+	own := u
+	u = fresh.GetUser()
+	require.Equal(t, 5, guess(thief))
+	require.NoError(t, try(home, goodPassword), "who has just registered")
+	u = own
+	require.Equal(t, 5, guess(thief))
+	requireReason(t, "auth_too_often", try(thief, goodPassword))
+	requireReason(t, "auth_too_often", try(away, goodPassword), "where he never was the account is locked for all")
+	require.NoError(t, try(home, goodPassword))
+	require.NoError(t, try("198.51.100.99", goodPassword), "another address of that network")
+	requireReason(t, "auth_too_often", try(thief, goodPassword), "his logins give the thief no new guesses")
+
+	_, err = e.ResetPassword(t.Context(), &authv1.ResetPasswordRequest{Email: u.GetEmail(), Code: "0000", Password: goodPassword, PeerIp: work})
+	require.NoError(t, err)
+	require.Equal(t, 5, guess(thief), "the reset lifted the lock")
+	require.NoError(t, try(work, goodPassword), "but it cannot be put back on him")
+
+	require.Equal(t, 5, guess(home), "a neighbour of his")
+	requireReason(t, "auth_too_often", try(home, goodPassword))
+	require.NoError(t, try("2001:db8:1:ffff::2", goodPassword))
+	_, err = e.ResetPassword(t.Context(), &authv1.ResetPasswordRequest{Email: u.GetEmail(), Code: "0000", Password: goodPassword, PeerIp: home})
+	require.NoError(t, err)
+	require.NoError(t, try(home, goodPassword))
+
+	// A place is forgotten when it was not used for long.
+	require.Equal(t, 5, guess(thief))
+	require.NoError(t, e.purge(t.Context()))
+	require.NoError(t, try(home, goodPassword))
+	past := time.Now().Add(-placeMemory - clockSlack - time.Minute).UnixMilli()
+	_, err = e.db.Exec("UPDATE login_places SET used_at = ?", past)
+	require.NoError(t, err)
+	require.NoError(t, e.purge(t.Context()))
+	requireReason(t, "auth_too_often", try(home, goodPassword))
+}
+
 // Guesses made at the same time count like guesses made one by one.
 func TestDefect28_ParallelGuessesCount(t *testing.T) {
 	e := newEnv(t, debugMode)

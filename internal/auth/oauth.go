@@ -168,7 +168,7 @@ func (s *Server) loginOAuth(ctx context.Context, in *authv1.LoginOAuthRequest) (
 	if err != nil {
 		return nil, err
 	}
-	out, err := s.enter(ctx, a.ID, a.Password, "")
+	out, err := s.enter(ctx, a.ID, a.Password, "", nil)
 	if err != nil {
 		return nil, err
 	}

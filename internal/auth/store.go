@@ -304,6 +304,34 @@ func setSuccessor(ctx context.Context, tx *sqlx.Tx, hash, successor []byte) erro
 	return err
 }
 
+const (
+	// placeSize is what the column of a place holds, in bytes.
+	placeSize = 16
+	// placeMemory is how long a place is known after a user was last there.
+	placeMemory = 90 * 24 * time.Hour
+)
+
+// placeKnown reports whether the user has been at a place. The same work is done
+// for a user who is none.
+func (s store) placeKnown(ctx context.Context, user im.UserID, place []byte) (bool, error) {
+	return s.exists(ctx, "SELECT COUNT(*) FROM login_places WHERE user_id = ? AND place = ?", user, place)
+}
+
+// rememberPlace notes that a user whose row is locked has proved at a place, if
+// it is known, that the account is his.
+func rememberPlace(ctx context.Context, tx *sqlx.Tx, user im.UserID, place []byte) error {
+	if place == nil {
+		return nil
+	}
+	now, err := dbTime(ctx, tx)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO login_places (user_id, place, used_at) VALUES (?, ?, ?)
+		ON DUPLICATE KEY UPDATE used_at = VALUES(used_at)`, user, place, now.UnixMilli())
+	return err
+}
+
 // revocation is a row of revocations; times are Unix seconds.
 type revocation struct {
 	ID        int64     `db:"id"`
@@ -351,6 +379,7 @@ func (s store) purge(ctx context.Context, limit int) (int64, error) {
 		{"DELETE FROM refresh_tokens WHERE expires_at <= ? LIMIT ?", now.UnixMilli()},
 		{"DELETE FROM login_sessions WHERE expires_at <= ? LIMIT ?", now.UnixMilli()},
 		{"DELETE FROM revocations WHERE expires_at <= ? LIMIT ?", now.Unix()},
+		{"DELETE FROM login_places WHERE used_at <= ? LIMIT ?", now.Add(-placeMemory).UnixMilli()},
 	} {
 		res, err := s.db.ExecContext(ctx, q.query, q.until, limit)
 		if err != nil {
