@@ -76,6 +76,8 @@ type LimitConfig struct {
 	// LoginsPerMinute is per address: logins, registrations and resets together.
 	// A network (/24, or /48 of IPv6) gets four times as many.
 	LoginsPerMinute int `yaml:"logins_per_minute"`
+	// RefreshesPerMinute is per user, whatever the addresses.
+	RefreshesPerMinute int `yaml:"refreshes_per_minute"`
 	// CodesPerHour is how many mails an address may ask for.
 	CodesPerHour int `yaml:"codes_per_hour"`
 	// Exempt are networks whose addresses are not limited, such as a load
@@ -165,6 +167,7 @@ func (c Config) WithDefaults() Config {
 	def(&c.Codes.Tries, 5)
 	def(&c.Codes.TriesPerDay, 10)
 	def(&c.Limits.LoginsPerMinute, 30)
+	def(&c.Limits.RefreshesPerMinute, 60)
 	def(&c.Limits.CodesPerHour, 20)
 	def(&c.Limits.FreeAttempts, 5)
 	def(&c.Limits.BaseDelay, 10*time.Second)
@@ -216,7 +219,7 @@ func (c Config) Validate() error {
 	bad(c.ProfileTTL < 0 || c.Hash.Wait < 0, "profile_ttl and hash.wait must not be negative")
 	for name, n := range map[string]int{
 		"profile_cache": c.ProfileCache, "codes.per_hour": c.Codes.PerHour, "codes.tries": c.Codes.Tries, "codes.tries_per_day": c.Codes.TriesPerDay,
-		"limits.logins_per_minute": c.Limits.LoginsPerMinute, "limits.codes_per_hour": c.Limits.CodesPerHour,
+		"limits.logins_per_minute": c.Limits.LoginsPerMinute, "limits.refreshes_per_minute": c.Limits.RefreshesPerMinute, "limits.codes_per_hour": c.Limits.CodesPerHour,
 		"limits.free_attempts": c.Limits.FreeAttempts, "hash.concurrent": c.Hash.Concurrent,
 		"hash.max_waiting": c.Hash.MaxWaiting, "mail.smtp.concurrent": c.Mail.SMTP.Concurrent,
 	} {

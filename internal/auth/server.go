@@ -186,7 +186,8 @@ func (s *Server) OAuthURL(ctx context.Context, in *authv1.OAuthURLRequest) (*aut
 
 // Refresh exchanges a refresh token for a new one and a new access token. It may
 // be repeated for a minute, until the new one is used; the last answer counts. Any
-// other use of a token that was exchanged before ends its login session.
+// other use of a token that was exchanged before ends its login session. Who is
+// refused for too many still has his token.
 func (s *Server) Refresh(ctx context.Context, in *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
 	l, err := s.refresh(ctx, in.GetRefreshToken())
 	if err != nil {

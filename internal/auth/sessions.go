@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -157,6 +158,16 @@ func (s *Server) refresh(ctx context.Context, raw string) (*authv1.LoggedIn, err
 	}
 	if err != nil {
 		return nil, err
+	}
+	if row.EndedAt != 0 { // for ever: who holds a token of it uses up nothing of the user's
+		return nil, refreshInvalid(errors.New("session over"))
+	}
+	// Every exchange leaves a row until its token expires: one login must not be
+	// enough to fill the table.
+	wait := s.limits.take(ctx, fmt.Sprintf("refresh:%d", row.UserID), s.cfg.Limits.RefreshesPerMinute, time.Minute)
+	if wait > 0 {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "refreshes limited", slog.Int64("user_id", int64(row.UserID)))
+		return nil, tooOften("auth_too_often", wait)
 	}
 	var user account
 	var g grant

@@ -170,6 +170,43 @@ func TestRefresh_RefusesWhatIsNoRefreshToken(t *testing.T) {
 	require.NoError(t, err, "guesses ended nothing")
 }
 
+// One login must not be enough to fill the table with used tokens.
+func TestRefresh_IsLimited(t *testing.T) {
+	e := newEnv(t, debugMode, func(c *Config) { c.Limits.RefreshesPerMinute = 3 })
+	u := e.newUser()
+	one, two := e.mustLogin(u.GetEmail()), e.mustLogin(u.GetEmail())
+	bystander := e.mustLogin(e.newUser().GetEmail())
+	over := e.mustLogin(u.GetEmail())
+	e.mustLogout(e.mustVerify(over.GetAccessToken()))
+	for range 10 {
+		_, err := e.refreshWith(over.GetRefreshToken())
+		requireReason(t, "refresh_invalid", err, "and uses up nothing of the others'")
+	}
+	for range 3 {
+		next, err := e.refreshWith(one.GetRefreshToken())
+		require.NoError(t, err)
+		one = next
+	}
+	count := func() (n int) {
+		require.NoError(t, e.db.Get(&n, "SELECT COUNT(*) FROM refresh_tokens"))
+		return n
+	}
+	before := count()
+	for _, l := range []*authv1.LoggedIn{one, two} {
+		_, err := e.refreshWith(l.GetRefreshToken())
+		requireReason(t, "auth_too_often", err, "all sessions of a user together")
+		require.Equal(t, im.KindExhausted, im.KindOf(err))
+	}
+	require.Equal(t, before, count())
+	_, err := e.refreshWith(bystander.GetRefreshToken())
+	require.NoError(t, err)
+	require.NoError(t, e.rdb.Del(t.Context(), fmt.Sprintf("rate:auth:refresh:%d", u.GetId())).Err()) // a minute later
+	for _, l := range []*authv1.LoggedIn{one, two} {
+		_, err := e.refreshWith(l.GetRefreshToken())
+		require.NoError(t, err, "the refusal did not use it up")
+	}
+}
+
 func TestRefresh_Expires(t *testing.T) {
 	e := newEnv(t, debugMode)
 	l := e.mustLogin(e.newUser().GetEmail())

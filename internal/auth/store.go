@@ -256,16 +256,17 @@ func endAllSessions(ctx context.Context, tx *sqlx.Tx, user im.UserID, now time.T
 	return err
 }
 
-// refreshRow is a row of refresh_tokens with the user of its session.
+// refreshRow is a row of refresh_tokens with the user and the end of its session.
 type refreshRow struct {
 	SessionID string    `db:"session_id"`
 	UserID    im.UserID `db:"user_id"`
+	EndedAt   int64     `db:"ended_at"`   // Unix ms, 0 = live
 	ExpiresAt int64     `db:"expires_at"` // Unix ms
 }
 
 func (s store) refreshToken(ctx context.Context, hash []byte) (refreshRow, error) {
 	var r refreshRow
-	err := s.db.GetContext(ctx, &r, `SELECT r.session_id, s.user_id, r.expires_at
+	err := s.db.GetContext(ctx, &r, `SELECT r.session_id, s.user_id, s.ended_at, r.expires_at
 		FROM refresh_tokens r JOIN login_sessions s ON s.id = r.session_id WHERE r.hash = ?`, hash)
 	return r, storeError(err)
 }
