@@ -36,12 +36,14 @@ type conn struct {
 	heard   atomic.Int64 // when bytes last came in, time since Server.start
 	leaving atomic.Bool  // closes once its sends are answered; hears nothing new
 
-	// Reader goroutine only: a token bucket, how many frames it refused in a row, and
-	// whether the last send was too much for logic.
+	// Reader goroutine only: a token bucket, how many frames it refused in a row,
+	// whether a send was too much for logic since the last read, and how often in a row
+	// it has paused for that.
 	tokens     float64
 	tokensAt   time.Duration
 	refused    int
 	overloaded bool
+	pauses     uint8
 
 	mu sync.Mutex // guards the following fields
 	// stopped: nothing more is read from or delivered to this connection.
@@ -70,16 +72,21 @@ func (c *conn) pb() *logicv1.Conn {
 }
 
 // overloadPause is how long a connection is not read after one of its sends was
-// too much for logic. Whoever goes on regardless is then read in bites of many
-// frames, and refused in as few writes: one at a time, refusing him would take from
-// the others what is refused him.
-const overloadPause = 20 * time.Millisecond
+// too much for logic, and twice as long each further time, overloadPauses times,
+// until one is taken. Whoever goes on regardless is then read in bites of many
+// frames, refused in as few writes, and held up himself: were he refused as fast
+// as he sends, that would take from the others what is refused him.
+const (
+	overloadPause  = 20 * time.Millisecond
+	overloadPauses = 3
+)
 
 // Read is what the frame reader reads from: it notes when bytes came in.
 func (c *conn) Read(p []byte) (int, error) {
 	if c.overloaded {
 		c.overloaded = false
-		time.Sleep(overloadPause)
+		time.Sleep(overloadPause << c.pauses)
+		c.pauses = min(c.pauses+1, overloadPauses)
 	}
 	n, err := c.nc.Read(p)
 	if n > 0 {

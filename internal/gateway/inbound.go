@@ -97,7 +97,9 @@ func (c *conn) chat(in *wire.Inbound) {
 		c.overloaded = im.KindOf(err) == im.KindExhausted
 		c.refuse(in, err)
 		c.answered(size)
+		return
 	}
+	c.pauses = 0
 }
 
 // fenceTick is how often a reader looks whether its fence was lifted.
