@@ -351,7 +351,7 @@ func findDuplicates(ctx context.Context, tx sqlx.QueryerContext, p *batchPlan) e
 		case overtaken:
 			p.outcomes[i] = outcome{err: im.E(im.KindUnknown, "outcome_unknown", errOvertaken)}
 		case m == nil:
-		case m.Status != statusRecalled && !bytes.Equal(m.ContentHash, r.hash) && !seeded.On(seeded.DedupeIgnoresContent):
+		case !bytes.Equal(m.ContentHash, r.hash) && !seeded.On(seeded.DedupeIgnoresContent):
 			p.outcomes[i] = outcome{err: im.E(im.KindConflict, "client_msg_id_reused", nil)}
 		default:
 			p.outcomes[i] = outcome{result: resultOf(m, true)}

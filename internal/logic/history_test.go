@@ -607,6 +607,10 @@ func TestDefect47_RecallBlanksAndTells(t *testing.T) {
 	if s := h.mustSend(m); !s.GetDuplicate() || s.GetSeq() != 1 {
 		t.Errorf("resending brings it back: %v", s)
 	}
+	// The key stays with what was said, although that is no longer kept.
+	m.Text = "another"
+	_, err = h.trySend(m)
+	wantReason(t, "other content under a recalled key", err, "client_msg_id_reused")
 }
 
 func TestRecall_WindowNoticesAndMembership(t *testing.T) {
