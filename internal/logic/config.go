@@ -24,6 +24,10 @@ type Config struct {
 	KickOlder *bool `yaml:"kick_older"`
 	// GroupMax is the largest number of members of a group.
 	GroupMax int `yaml:"group_max"`
+	// GroupsMax is the largest number of groups in a user's list, GroupsOwnedMax
+	// that of groups a user may own and still create another.
+	GroupsMax      int `yaml:"groups_max"`
+	GroupsOwnedMax int `yaml:"groups_owned_max"`
 	// HistoryBeforeJoin lets members read what was said before they joined.
 	HistoryBeforeJoin bool `yaml:"history_before_join"`
 	// InviteTTL is how long a group invite works.
@@ -49,6 +53,8 @@ func (c Config) withDefaults() Config {
 	def(&c.QueueMax, 4096)
 	def(&c.ReplayMax, 10_000)
 	def(&c.GroupMax, 2000)
+	def(&c.GroupsMax, 2000)
+	def(&c.GroupsOwnedMax, 500)
 	dur(&c.SendTimeout, 3*time.Second)
 	dur(&c.RecallWindow, 2*time.Minute)
 	dur(&c.InviteTTL, 7*24*time.Hour)
@@ -72,6 +78,8 @@ func (c Config) Validate() error {
 		{"queue_max", c.QueueMax, 1 << 20},
 		{"replay_max", c.ReplayMax, 1 << 20},
 		{"group_max", c.GroupMax, 100_000},
+		{"groups_max", c.GroupsMax, 2000}, // more of the largest do not fit into an answer
+		{"groups_owned_max", c.GroupsOwnedMax, 2000},
 	} {
 		if n.v < 0 || n.v > n.max {
 			return fmt.Errorf("logic.%s is %d: it must be between 0 (default) and %d", n.name, n.v, n.max)

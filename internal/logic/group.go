@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -39,17 +40,27 @@ func (g *groupRow) toPB(muted bool) *logicv1.GroupInfo {
 	}
 }
 
-// groupInfos reads groups by id; missing ones are absent.
+// shownGroup is a group with what its conversation says of it.
+type shownGroup struct {
+	groupRow
+
+	Muted bool `db:"muted"`
+}
+
+// What is shown of a group, alone and as one of a list: there only the beginning
+// of its announcement, see previewColumns.
+const (
+	shownColumns  = `g.id, g.owner_id, g.name, g.info, g.avatar, g.theme, g.password_hash, g.hot, g.created_at_ms, g.member_count, c.muted`
+	aloneColumns  = shownColumns + `, g.announcement`
+	listedColumns = shownColumns + `, LEFT(g.announcement, 200) AS announcement`
+)
+
+// groupInfos reads groups by id, for a list; missing ones are absent.
 func (s *store) groupInfos(ctx context.Context, ids []im.ConversationID) (map[im.ConversationID]*logicv1.GroupInfo, error) {
 	out := make(map[im.ConversationID]*logicv1.GroupInfo, len(ids))
-	for len(ids) > 0 {
-		page := ids[:min(len(ids), rowPage)]
-		ids = ids[len(page):]
-		var list []struct {
-			groupRow
-			Muted bool `db:"muted"`
-		}
-		if err := s.db.SelectContext(ctx, &list, `SELECT g.id, g.owner_id, g.name, g.info, g.avatar, g.theme, g.password_hash, g.hot, g.announcement, g.created_at_ms, g.member_count, c.muted
+	for page := range slices.Chunk(ids, rowPage) {
+		var list []shownGroup
+		if err := s.db.SelectContext(ctx, &list, `SELECT `+listedColumns+`
 			FROM chat_groups g JOIN conversations c ON c.id = g.id WHERE g.id IN (`+placeholders(len(page))+`)`, anys(page)...); err != nil {
 			return nil, fmt.Errorf("read groups: %w", err)
 		}
@@ -62,14 +73,15 @@ func (s *store) groupInfos(ctx context.Context, ids []im.ConversationID) (map[im
 
 // groupInfo reads one group.
 func (s *store) groupInfo(ctx context.Context, id im.ConversationID) (*logicv1.GroupInfo, error) {
-	infos, err := s.groupInfos(ctx, []im.ConversationID{id})
-	if err != nil {
-		return nil, failed(err)
-	}
-	if infos[id] == nil {
+	var g shownGroup
+	err := s.db.GetContext(ctx, &g, `SELECT `+aloneColumns+` FROM chat_groups g JOIN conversations c ON c.id = g.id WHERE g.id = ?`, int64(id))
+	if noRows(err) {
 		return nil, im.E(im.KindNotFound, "group_not_found", nil)
 	}
-	return infos[id], nil
+	if err != nil {
+		return nil, failed(fmt.Errorf("read group: %w", err))
+	}
+	return g.toPB(g.Muted), nil
 }
 
 // requireMember fails unless the user is in the group.
@@ -149,6 +161,9 @@ func (s *Server) CreateGroup(ctx context.Context, req *logicv1.CreateGroupReques
 		if err := s.requireFriends(ctx, tx, owner, selected); err != nil {
 			return err
 		}
+		if err := s.requireFewGroups(ctx, tx, owner); err != nil {
+			return err
+		}
 		id, err := s.store.objectIDs.take(ctx, 1, 0)
 		if err != nil {
 			return err
@@ -197,6 +212,18 @@ func (s *Server) requireFriends(ctx context.Context, q sqlx.QueryerContext, user
 	return nil
 }
 
+// requireFewGroups fails if the user owns as many groups as he may create.
+func (s *Server) requireFewGroups(ctx context.Context, q sqlx.QueryerContext, user im.UserID) error {
+	var owned int
+	if err := sqlx.GetContext(ctx, q, &owned, `SELECT COUNT(*) FROM members WHERE user_id = ? AND role = ? AND end_seq = 0`, int64(user), roleOwner); err != nil {
+		return fmt.Errorf("count groups: %w", err)
+	}
+	if owned >= s.cfg.GroupsOwnedMax {
+		return im.E(im.KindConflict, "groups_owned_limit", nil)
+	}
+	return nil
+}
+
 // GetGroup implements logicv1.GroupServiceServer. Members only.
 func (s *Server) GetGroup(ctx context.Context, req *logicv1.GetGroupRequest) (*logicv1.GetGroupResponse, error) {
 	if err := s.store.requireMember(ctx, im.UserID(req.GetUserId()), req.GetGroupId()); err != nil {
@@ -211,11 +238,8 @@ func (s *Server) GetGroup(ctx context.Context, req *logicv1.GetGroupRequest) (*l
 
 // ListGroups implements logicv1.GroupServiceServer: the user's groups, hottest first.
 func (s *Server) ListGroups(ctx context.Context, req *logicv1.ListGroupsRequest) (*logicv1.ListGroupsResponse, error) {
-	var list []struct {
-		groupRow
-		Muted bool `db:"muted"`
-	}
-	if err := s.store.db.SelectContext(ctx, &list, `SELECT g.id, g.owner_id, g.name, g.info, g.avatar, g.theme, g.password_hash, g.hot, g.announcement, g.created_at_ms, g.member_count, c.muted
+	var list []shownGroup
+	if err := s.store.db.SelectContext(ctx, &list, `SELECT `+listedColumns+`
 		FROM members m JOIN chat_groups g ON g.id = m.conversation_id JOIN conversations c ON c.id = g.id
 		WHERE m.user_id = ? AND m.end_seq = 0 ORDER BY g.hot DESC, g.id DESC`, req.GetUserId()); err != nil {
 		return nil, failed(err)

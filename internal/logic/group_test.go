@@ -399,6 +399,37 @@ func TestAddMembers_OwnerAddsFriendsOnce(t *testing.T) {
 	wantReason(t, "full", h.join(99, group, "", ""), "group_full")
 }
 
+// Nobody is in more groups than his list may have, whoever puts him there, and
+// nobody makes more than he may own.
+func TestGroups_AsManyAsAUserMayHave(t *testing.T) {
+	h := newHarness(t, func(c *Config) { c.GroupsMax, c.GroupsOwnedMax = 3, 2 })
+	first := h.group(10, 12)
+	h.group(11, 12)
+	h.befriendAll(10, 11, 12, 13)
+	h.befriendAll(11, 12, 13)
+	create := func(owner im.UserID, members ...im.UserID) error {
+		_, err := h.CreateGroup(t.Context(), createRequest(owner, members...))
+		return err
+	}
+	must(t, create(10, 12))
+	wantReason(t, "a third of his own", create(10, 13), "groups_owned_limit")
+	wantReason(t, "with somebody who is in three", create(11, 13, 12), "groups_limit")
+	if h.groupSession(13, first) != nil || len(h.sessions(13)) != 1 {
+		t.Error("a refused group was made")
+	}
+	third := h.group(13)
+	wantReason(t, "adding him", h.add(13, third, 12), "select_not_friends")
+	h.befriendAll(13, 12)
+	wantReason(t, "adding him", h.add(13, third, 12), "groups_limit")
+	wantReason(t, "joining himself", h.join(12, third, "", ""), "groups_limit")
+	_, err := h.LeaveGroup(t.Context(), &logicv1.LeaveGroupRequest{Actor: profile(12), Id: first})
+	must(t, err)
+	must(t, h.join(12, third, "", ""))
+	_, err = h.Dissolve(t.Context(), &logicv1.DissolveRequest{Actor: profile(10), GroupId: first})
+	must(t, err)
+	must(t, create(10, 13))
+}
+
 // Defect 39: the client passes a session id to leave; a group id works as well;
 // whoever is not in the group leaves nothing and nobody hears of it.
 func TestDefect39_LeavingBySessionOrGroupID(t *testing.T) {

@@ -123,6 +123,9 @@ func (c *groupChange) add(ctx context.Context, users []im.UserID, role int32) er
 	if len(c.conv.members.users)+len(users) > c.s.cfg.GroupMax {
 		return im.E(im.KindConflict, "group_full", nil)
 	}
+	if err := c.requireListRoom(ctx, users); err != nil {
+		return err
+	}
 	first, err := c.s.store.objectIDs.take(ctx, 2*len(users), 0)
 	if err != nil {
 		return err
@@ -159,6 +162,24 @@ func (c *groupChange) add(ctx context.Context, users []im.UserID, role int32) er
 	}
 	c.group.Members += int64(len(users))
 	c.group.Hot += int64(len(users))
+	return nil
+}
+
+// requireListRoom fails if the list of one of the users has as many groups as it
+// may: others put him into groups, and what they say there must not make his list
+// larger than an answer may be. Changes that race each other may exceed that by
+// their number. The key of the sessions has all that is counted.
+func (c *groupChange) requireListRoom(ctx context.Context, users []im.UserID) error {
+	for page := range slices.Chunk(users, rowPage) {
+		var full []im.UserID
+		if err := c.tx.SelectContext(ctx, &full, `SELECT owner_id FROM sessions WHERE owner_id IN (`+placeholders(len(page))+`) AND kind = ?
+			GROUP BY owner_id HAVING COUNT(*) >= ? LIMIT 1`, append(anys(page), int64(im.Group), c.s.cfg.GroupsMax)...); err != nil {
+			return fmt.Errorf("count groups: %w", err)
+		}
+		if len(full) > 0 {
+			return im.E(im.KindConflict, "groups_limit", nil)
+		}
+	}
 	return nil
 }
 

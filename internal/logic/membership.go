@@ -143,8 +143,12 @@ func (s *store) openWith(ctx context.Context, q sqlx.QueryerContext, user im.Use
 	return out, nil
 }
 
-// messagesAt reads one message of each place (conversation, seq).
-func (s *store) messagesAt(ctx context.Context, places []seqRange) (map[im.ConversationID]messageRow, error) {
+// previewColumns are what a list shows of a message: of its text the beginning,
+// for what others wrote must not make the list larger than an answer may be.
+const previewColumns = `conversation_id, seq, id, sender_id, client_msg_id, type, status, platform, sent_at_ms, LEFT(text, 200) AS text`
+
+// previewsAt reads what a list shows of one message of each place (conversation, seq).
+func (s *store) previewsAt(ctx context.Context, places []seqRange) (map[im.ConversationID]messageRow, error) {
 	out := make(map[im.ConversationID]messageRow, len(places))
 	for len(places) > 0 {
 		page := places[:min(len(places), queryPage)]
@@ -154,7 +158,7 @@ func (s *store) messagesAt(ctx context.Context, places []seqRange) (map[im.Conve
 			args = append(args, int64(p.conv), int64(p.last))
 		}
 		var rows []messageRow
-		if err := s.db.SelectContext(ctx, &rows, `SELECT `+messageColumns+` FROM messages WHERE `+
+		if err := s.db.SelectContext(ctx, &rows, `SELECT `+previewColumns+` FROM messages WHERE `+
 			alternatives(`(conversation_id = ? AND seq = ?)`, len(page)), args...); err != nil {
 			return nil, fmt.Errorf("read last messages: %w", err)
 		}

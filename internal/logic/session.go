@@ -268,7 +268,7 @@ func (s *Server) describe(ctx context.Context, user im.UserID, rows []sessionRow
 			lasts = append(lasts, seqRange{conv: m.ID, first: last, last: last})
 		}
 	}
-	messages, err := s.store.messagesAt(ctx, lasts)
+	messages, err := s.store.previewsAt(ctx, lasts)
 	if err != nil {
 		return nil, err
 	}

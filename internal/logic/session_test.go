@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/im"
 )
@@ -422,5 +424,68 @@ func TestListSessions_TheBotIsNoNewerThanFriends(t *testing.T) {
 	}
 	if got := resp.GetSessions(); len(got) != 2 || got[0].GetPeerId() != 3 || got[1].GetPeerId() != int64(im.BotID) {
 		t.Fatalf("the friend does not come first: %v", got)
+	}
+}
+
+// What others write, as much as they may, does not make a list larger than an
+// answer of logic may be (maxResponse of internal/platform/rpc).
+func TestLists_FitIntoAnAnswerWhateverOthersWrite(t *testing.T) {
+	h := newHarness(t)
+	const (
+		n          = 2000 // logic.groups_max
+		large      = 60   // of these the last message is as large as it may be
+		maxAnswer  = 16 << 20
+		wideRune   = "😀"
+		nameLength = 20 // what the edge lets through
+		infoLength = 255
+	)
+	first, err := h.store.objectIDs.take(t.Context(), 2*n, 0)
+	must(t, err)
+	wide := func(n int) string { return strings.Repeat(wideRune, n) }
+	for i := int64(0); i < n; i += 100 {
+		var convs, groups, members, sessions []any
+		for id := first + 2*i; id < first+2*(i+100); id += 2 {
+			convs = append(convs, id, int64(im.Group), 1, 1, id)
+			groups = append(groups, id, 10, wide(nameLength), wide(infoLength), "https://x/"+strings.Repeat("x", 490), wide(maxGroupTheme), wide(maxAnnouncement), 1)
+			members = append(members, id, 2, id, roleMember, 1, 1)
+			sessions = append(sessions, id+1, 2, int64(im.Group), id, 1)
+			text, data := wide(300), ""
+			if id < first+2*large {
+				text, data = "x", `"`+strings.Repeat(`\u0000`, maxContent-2)+`"`
+			}
+			h.exec(`INSERT INTO messages (`+messageColumns+`) VALUES (?,1,?,10,?,'',1,1,1,1,?,?)`, id, id, id, text, data)
+		}
+		h.exec(`INSERT INTO conversations (id, kind, open, last_seq, last_message_id) VALUES `+rows(5, 100), convs...)
+		h.exec(`INSERT INTO chat_groups (id, owner_id, name, info, avatar, theme, announcement, created_at_ms) VALUES `+rows(8, 100), groups...)
+		h.exec(`INSERT INTO members (conversation_id, user_id, id, role, first_seq, joined_at_ms) VALUES `+rows(6, 100), members...)
+		h.exec(`INSERT INTO sessions (id, owner_id, kind, target_id, created_at_ms) VALUES `+rows(5, 100), sessions...)
+	}
+	list, err := h.ListSessions(t.Context(), &logicv1.ListSessionsRequest{UserId: 2})
+	must(t, err)
+	if got := len(list.GetSessions()); got != n+1 {
+		t.Fatalf("%d sessions", got)
+	}
+	if size := proto.Size(list); size > maxAnswer {
+		t.Errorf("the list of sessions has %d bytes", size)
+	} else {
+		t.Logf("the list of sessions has %d bytes", size)
+	}
+	for _, s := range list.GetSessions() {
+		if s.GetPeerId() == int64(im.BotID) {
+			continue
+		}
+		if m := s.GetLastMessage(); s.GetUnread() != 1 || m.GetText() != "x" && m.GetText() != wide(200) || m.GetDataJson() != "" {
+			t.Fatalf("%d: unread %d, %d bytes of text", s.GetGroupId(), s.GetUnread(), len(m.GetText()))
+		}
+	}
+	groups, err := h.ListGroups(t.Context(), &logicv1.ListGroupsRequest{UserId: 2})
+	must(t, err)
+	if size := proto.Size(groups); len(groups.GetGroups()) != n || size > maxAnswer {
+		t.Errorf("%d groups in %d bytes", len(groups.GetGroups()), size)
+	}
+	one, err := h.GetGroup(t.Context(), &logicv1.GetGroupRequest{UserId: 2, GroupId: first})
+	must(t, err)
+	if one.GetGroup().GetAnnouncement() != wide(maxAnnouncement) {
+		t.Error("a group alone does not show its whole announcement")
 	}
 }

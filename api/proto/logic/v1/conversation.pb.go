@@ -187,7 +187,8 @@ type Session struct {
 	CreatedAtMs int64  `protobuf:"varint,10,opt,name=created_at_ms,json=createdAtMs,proto3" json:"created_at_ms,omitempty"`
 	// Set for group sessions.
 	Group *GroupInfo `protobuf:"bytes,11,opt,name=group,proto3" json:"group,omitempty"`
-	// The newest message the owner may see; absent if none.
+	// The newest message the owner may see, of its text the first 200 characters and
+	// without its data; absent if there is none.
 	LastMessage    *v1.Message `protobuf:"bytes,12,opt,name=last_message,json=lastMessage,proto3" json:"last_message,omitempty"`
 	Unread         int64       `protobuf:"varint,13,opt,name=unread,proto3" json:"unread,omitempty"`
 	LastSeq        int64       `protobuf:"varint,14,opt,name=last_seq,json=lastSeq,proto3" json:"last_seq,omitempty"`
