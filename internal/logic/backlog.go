@@ -187,12 +187,10 @@ func (s *store) readPage(ctx context.Context, conv im.ConversationID, after, upT
 }
 
 // deliverable reports whether a stored message is replayed to a platform of the
-// user: not what was recalled before it arrived, and of his own private
-// messages only those that another platform of his sent, and never to the web.
+// user: of his own private messages only those that another platform of his sent,
+// and never to the web. What was recalled before it arrived is replayed without
+// its content: something must take its place, or the client finds a hole.
 func deliverable(m *messageRow, kind im.ChannelKind, user im.UserID, platform im.Platform) bool {
-	if m.Status == statusRecalled {
-		return false
-	}
 	if kind == im.Private && m.SenderID == user {
 		return platform != im.PlatformWeb && platform != m.Platform
 	}

@@ -601,8 +601,12 @@ func TestDefect47_RecallBlanksAndTells(t *testing.T) {
 	if raw != "" {
 		t.Error("the content is still stored")
 	}
-	if got := h.connect(3, 9, im.PlatformPC).messages(); len(got) != 0 {
-		t.Errorf("replayed to a device that had not got it: %v", got)
+	// A device that had not got it gets its place, and nothing of what it said.
+	after := h.mustSend(privateSend(2, 3, 8, "after it"))
+	got := h.connect(3, 9, im.PlatformPC).messages()
+	if len(got) != 2 || got[0].GetStatus() != statusRecalled || got[0].GetText() != "" || got[0].GetDataJson() != "" ||
+		got[0].GetSeq() != 1 || got[0].GetId() != sent.GetMessageId() || got[1].GetSeq() != after.GetSeq() {
+		t.Errorf("replayed: %v", got)
 	}
 	if s := h.mustSend(m); !s.GetDuplicate() || s.GetSeq() != 1 {
 		t.Errorf("resending brings it back: %v", s)
