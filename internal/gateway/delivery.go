@@ -14,8 +14,9 @@ const (
 	maxAhead      = 64   // ranges of the push counter that were written ahead
 	maxPositions  = 4096 // conversations with a known position
 	firstProofGap = 100 * time.Millisecond
-	maxUnproven   = 512 // entries before they are merged
-	maxOwn        = 256 // own messages acknowledged ahead of the position
+	maxUnproven   = 512  // entries before they are merged
+	maxOwn        = 256  // own messages acknowledged ahead of the position
+	maxRecalled   = 8192 // messages taken back that this process remembers
 )
 
 // message is one stored message with its frame, shared by all connections it
@@ -23,7 +24,10 @@ const (
 type message struct {
 	conv           im.ConversationID
 	seq            im.Seq
+	id             im.MessageID
+	clientID       im.ClientMsgID
 	sender         im.UserID
+	to             int64
 	kind           im.ChannelKind
 	senderPlatform im.Platform
 	contiguous     bool
@@ -292,7 +296,11 @@ func (c *conn) writeLocked(m *message) {
 	if m.kind == im.Private && m.sender == c.user && (c.platform == im.PlatformWeb || c.platform == m.senderPlatform) {
 		return
 	}
-	if c.send(m.frame) != nil {
+	frame := m.frame
+	if c.s.recalled.Contains(m.id) { // it was read, or held, before it was taken back
+		frame = m.placeFrame()
+	}
+	if c.send(frame) != nil {
 		return
 	}
 	c.s.m.written.Inc()
@@ -446,6 +454,15 @@ func (c *conn) dropDeliveryLocked() {
 
 // event writes a frame that is not stored: it may be lost.
 func (c *conn) event(frame []byte) { c.sendIfRoom(frame) }
+
+// recall writes that a message was taken back. It is not lost: who cannot take it
+// is closed and reads the store. It comes after the message if that is being
+// written, else the message does not come, see writeLocked.
+func (c *conn) recall(frame []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_ = c.send(frame)
+}
 
 // displace tells the client that a newer connection took its place, and closes.
 func (c *conn) displace(ip string) {

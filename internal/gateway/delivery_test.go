@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -650,5 +651,125 @@ func TestAckOvertakesPushes(t *testing.T) {
 	}
 	if len(c.own) != maxOwn {
 		t.Fatalf("%d places kept", len(c.own))
+	}
+}
+
+// recall tells users that a message was taken back, as logic does.
+func (w *world) recall(id int64, users ...int64) {
+	w.forcePublish(&pushv1.Envelope{GatewayId: testGateway, Events: []*pushv1.Event{{
+		UserIds: users, Body: &pushv1.Event_Recall{Recall: &pushv1.RecallEvent{MessageId: id, SenderId: 34, ToId: 35, Kind: 1}},
+	}}})
+}
+
+// A recall may overtake its message, wherever that waits. What the message said
+// is not shown after it, and its place is taken.
+func TestG6_RecallOvertakesItsMessage(t *testing.T) {
+	const recall = -1 // of the message "b"
+	for name, tt := range map[string]struct {
+		steps []int // what comes to the gateway
+		want  string
+	}{
+		"after the message":             {[]int{0, 1, recall, 2}, "a b recall c"},
+		"before it is published":        {[]int{0, recall, 1, 2}, "a recall place c"},
+		"while it is held":              {[]int{1, recall, 0, 2}, "recall a place c"},
+		"while it is held, repeated":    {[]int{1, recall, 1, recall, 0, 2}, "recall recall a place c"},
+		"while a backlog is on its way": {nil, "recall a place c"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := longWatermark()
+			cfg.Hold = time.Minute
+			w := newWorld(t, cfg)
+			p := newPusher(w)
+			var b *client
+			if tt.steps != nil {
+				b = w.connect(35)
+			}
+			p.store(1, 35, 34, "a", "b", "c")
+			w.store.mu.Lock()
+			id := w.store.convs[laneKey(sendOf(1, 35, 34, 0, ""))].msgs[1].GetId()
+			w.store.mu.Unlock()
+			if b == nil {
+				w.store.mu.Lock()
+				w.store.paged = func() { w.recall(id, 35) }
+				w.store.mu.Unlock()
+				b = w.connect(35)
+			}
+			for _, step := range tt.steps {
+				if step == recall {
+					w.recall(id, 34, 35)
+				} else {
+					p.release(step)
+				}
+			}
+			var got []string
+			w.eventually("the last message", func() bool { return slices.Contains(b.texts(), "c") })
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			for _, f := range b.frames {
+				switch {
+				case f.code() == 200:
+					got = append(got, f.str("message"))
+				case f.code() != int(wire.CodeRecall):
+				case f.num("msg_id") != id:
+					t.Errorf("a recall of another message: %v", f)
+				case f.num("seq") == 0:
+					got = append(got, "recall")
+				case f.num("seq") == 2 && f.num("conversation_id") > 0 && f.num("msg_client_id") > 0 && f.num("form_id") == 34 && f.num("to_id") == 35:
+					got = append(got, "place")
+				default:
+					t.Errorf("not the place of the message: %v", f)
+				}
+			}
+			if s := strings.Join(got, " "); s != tt.want {
+				t.Errorf("got %q, want %q", s, tt.want)
+			}
+		})
+	}
+}
+
+// A client that lags behind is told all the same: it shows the message.
+func TestRecall_ReachesAClientThatLags(t *testing.T) {
+	cfg := longWatermark()
+	cfg.OutboxBytes = 16 << 10
+	cfg.SocketBuffer = 4 << 10
+	w := newWorld(t, cfg)
+	r := w.raw(35)
+	_ = r.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+	var c *conn
+	w.eventually("live", func() bool {
+		c = w.connOf(35)
+		if c == nil {
+			return false
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.phase == phaseLive
+	})
+	queued := func() int {
+		c.out.mu.Lock()
+		defer c.out.mu.Unlock()
+		return c.out.bytes
+	}
+	filler := seal(append(newFrame(1<<10), make([]byte, 1<<10)...), opText)
+	w.eventually("more than half is waiting", func() bool {
+		if queued() > cfg.OutboxBytes*5/8 {
+			return true
+		}
+		_ = c.send(filler)
+		return false
+	})
+	time.Sleep(20 * time.Millisecond) // what the socket takes, it has taken
+	if queued() <= cfg.OutboxBytes/2 {
+		t.Fatal("the client does not lag: the test tests nothing")
+	}
+	w.recall(812, 35)
+	for {
+		op, body, err := r.next()
+		if err != nil {
+			t.Fatalf("the recall does not come: %v", err)
+		}
+		if op == opText && strings.Contains(string(body), `"msg_code":2005`) {
+			return
+		}
 	}
 }

@@ -47,6 +47,8 @@ type fakeStore struct {
 	redisAway bool
 	// registering is called before a route is made, which it may delay.
 	registering func()
+	// paged is called when a backlog is read and nothing of it sent yet.
+	paged func()
 	// refuseBacklog answers backlogs with an error, as package rpc makes it.
 	refuseBacklog error
 	// generous repeats in backlogs what the connection has written.
@@ -319,7 +321,11 @@ func (r *replica) Backlog(req *logicv1.BacklogRequest, st grpc.ServerStreamingSe
 		}
 		runs = append(runs, run)
 	}
+	paged := f.paged
 	f.mu.Unlock()
+	if paged != nil {
+		paged()
+	}
 	if err := st.Send(first); err != nil {
 		return err
 	}

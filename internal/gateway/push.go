@@ -91,11 +91,8 @@ func (s *Server) handleEvent(e *pushv1.Event) {
 			},
 		}, s.zone), opText)
 	case *pushv1.Event_Recall:
-		v := b.Recall
-		frame = seal(wire.AppendRecall(newFrame(160), &wire.Recall{
-			ID: im.MessageID(v.GetMessageId()), ClientMsgID: im.ClientMsgID(v.GetClientMsgId()),
-			From: im.UserID(v.GetSenderId()), To: v.GetToId(), Kind: im.ChannelKind(v.GetKind()),
-		}), opText)
+		s.handleRecall(e.GetUserIds(), b.Recall)
+		return
 	case *pushv1.Event_Call:
 		v := b.Call
 		frame = seal(wire.AppendCall(newFrame(320), &wire.Call{
@@ -107,6 +104,20 @@ func (s *Server) handleEvent(e *pushv1.Event) {
 	}
 	for _, u := range e.GetUserIds() {
 		s.hub.each(im.UserID(u), func(c *conn) { c.event(frame) })
+	}
+}
+
+// handleRecall writes that a message was taken back. It may come before the message:
+// that may still wait at logic, in a connection's held pushes or in the page of a
+// backlog. So its id is remembered before anybody is told.
+func (s *Server) handleRecall(users []int64, v *pushv1.RecallEvent) {
+	s.recalled.Add(im.MessageID(v.GetMessageId()), struct{}{})
+	frame := seal(wire.AppendRecall(newFrame(160), &wire.Recall{
+		ID: im.MessageID(v.GetMessageId()), ClientMsgID: im.ClientMsgID(v.GetClientMsgId()),
+		From: im.UserID(v.GetSenderId()), To: v.GetToId(), Kind: im.ChannelKind(v.GetKind()),
+	}), opText)
+	for _, u := range users {
+		s.hub.each(im.UserID(u), func(c *conn) { c.recall(frame) })
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	authv1 "im-services/api/proto/auth/v1"
@@ -68,6 +69,7 @@ type Server struct {
 	writers  *writers
 	identity *identity
 	presence presenceVersions
+	recalled *lru.Cache[im.MessageID, struct{}] // lately, see handleRecall
 	rates    connectRates
 
 	connIDs  atomic.Int64
@@ -110,10 +112,14 @@ func New(deps Deps) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	recalled, err := lru.New[im.MessageID, struct{}](maxRecalled)
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
 		id: deps.ID, idPrefix: string(deps.ID) + "/", cfg: cfg, deps: deps, log: deps.Log, zone: zone,
 		start: time.Now(), origins: newOrigins(cfg.AllowedOrigins), hub: newHub(),
-		syncs: make(chan struct{}, cfg.SyncConcurrency), streams: make(chan struct{}, cfg.SyncStreams),
+		recalled: recalled, syncs: make(chan struct{}, cfg.SyncConcurrency), streams: make(chan struct{}, cfg.SyncStreams),
 		asks: make(chan struct{}, maxAsks),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

@@ -254,25 +254,32 @@ func (s *Server) newMessage(pb *pushv1.Message) *message {
 	m := &message{
 		conv:           im.ConversationID(pb.GetConversationId()),
 		seq:            im.Seq(pb.GetSeq()),
+		id:             im.MessageID(pb.GetId()),
+		clientID:       im.ClientMsgID(pb.GetClientMsgId()),
 		sender:         im.UserID(pb.GetSenderId()),
+		to:             pb.GetToId(),
 		kind:           im.ChannelKind(pb.GetKind()),
 		senderPlatform: im.Platform(pb.GetSenderPlatform()),
 		contiguous:     pb.GetContiguous(),
 	}
 	if pb.GetStatus() == statusRecalled {
-		// Nothing to show, but the place must be taken.
-		m.frame = seal(wire.AppendRecall(newFrame(192), &wire.Recall{
-			ID: im.MessageID(pb.GetId()), ClientMsgID: im.ClientMsgID(pb.GetClientMsgId()), From: m.sender,
-			To: pb.GetToId(), Kind: m.kind, Seq: m.seq, ConversationID: m.conv,
-		}), opText)
+		m.frame = m.placeFrame()
 		return m
 	}
 	m.frame = seal(wire.AppendChat(newFrame(chatFrameSize+len(pb.GetText())+len(pb.GetDataJson())), &wire.Chat{
-		ID: im.MessageID(pb.GetId()), ClientMsgID: im.ClientMsgID(pb.GetClientMsgId()),
-		ConversationID: m.conv, Seq: m.seq, Kind: m.kind, From: m.sender, To: pb.GetToId(),
+		ID: m.id, ClientMsgID: m.clientID,
+		ConversationID: m.conv, Seq: m.seq, Kind: m.kind, From: m.sender, To: m.to,
 		Type: pb.GetType(), Text: pb.GetText(), Data: pb.GetDataJson(), SentAtMS: pb.GetSentAtMs(),
 	}, s.zone), opText)
 	return m
+}
+
+// placeFrame is what a recalled message is written as: there is nothing to show,
+// but its place must be taken.
+func (m *message) placeFrame() []byte {
+	return seal(wire.AppendRecall(newFrame(192), &wire.Recall{
+		ID: m.id, ClientMsgID: m.clientID, From: m.sender, To: m.to, Kind: m.kind, Seq: m.seq, ConversationID: m.conv,
+	}), opText)
 }
 
 const (
