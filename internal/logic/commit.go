@@ -255,7 +255,7 @@ func lockConversations(ctx context.Context, tx sqlx.QueryerContext, ids []im.Con
 
 // authorise decides, under the locks, who may speak.
 func (s *store) authorise(p *batchPlan) {
-	now := time.Now().UnixMilli()
+	now := s.nowMS()
 	for i, r := range p.batch {
 		c := p.convs[p.ids[i]]
 		sender := im.UserID(r.send.GetSenderId())
@@ -399,7 +399,7 @@ func (s *store) number(ctx context.Context, p *batchPlan) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now().UnixMilli()
+	now := s.nowMS()
 	for n := range p.fresh {
 		f := &p.fresh[n]
 		r := p.batch[f.index]

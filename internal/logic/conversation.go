@@ -3,7 +3,6 @@ package logic
 import (
 	"context"
 	"crypto/sha256"
-	"time"
 	"unicode/utf8"
 
 	"github.com/jmoiron/sqlx"
@@ -98,7 +97,7 @@ func (s *Server) RegisterUpload(ctx context.Context, req *logicv1.RegisterUpload
 		return nil, im.E(im.KindInvalid, "upload_invalid", nil)
 	}
 	res, err := s.store.db.ExecContext(ctx, `INSERT IGNORE INTO uploads (object_key, user_id, name, content_type, size, sha256, created_at_ms) VALUES (?,?,?,?,?,?,?)`,
-		req.GetKey(), int64(user), req.GetName(), req.GetContentType(), req.GetSize(), req.GetSha256(), time.Now().UnixMilli())
+		req.GetKey(), int64(user), req.GetName(), req.GetContentType(), req.GetSize(), req.GetSha256(), s.store.nowMS())
 	if err != nil {
 		return nil, failed(err)
 	}

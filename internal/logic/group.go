@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/jmoiron/sqlx"
@@ -168,7 +167,7 @@ func (s *Server) CreateGroup(ctx context.Context, req *logicv1.CreateGroupReques
 		if err != nil {
 			return err
 		}
-		c = &groupChange{s: s, tx: tx, actor: req.GetActor(), nowMS: time.Now().UnixMilli(), group: group}
+		c = &groupChange{s: s, tx: tx, actor: req.GetActor(), nowMS: s.store.nowMS(), group: group}
 		c.group.ID, c.group.CreatedAtMS = im.ConversationID(id), c.nowMS
 		c.conv = &lockedConversation{conversationRow: conversationRow{ID: c.group.ID, Kind: im.Group, Open: true}, members: &memberList{}}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO conversations (id, kind, open, created_at_ms, last_at_ms) VALUES (?,?,1,?,?)`,

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -58,7 +57,7 @@ func (s *Server) changeGroup(ctx context.Context, actor *pushv1.Profile, group i
 		if conv.members, err = s.store.membersAt(ctx, tx, id, conv.MembersRev); err != nil {
 			return err
 		}
-		c = &groupChange{s: s, tx: tx, actor: actor, nowMS: time.Now().UnixMilli(), conv: conv}
+		c = &groupChange{s: s, tx: tx, actor: actor, nowMS: s.store.nowMS(), conv: conv}
 		if err := tx.GetContext(ctx, &c.group, `SELECT `+groupColumns+` FROM chat_groups WHERE id = ?`, group); err != nil {
 			return fmt.Errorf("read group: %w", err)
 		}
@@ -126,7 +125,8 @@ func (c *groupChange) add(ctx context.Context, users []im.UserID, role int32) er
 	if err := c.requireListRoom(ctx, users); err != nil {
 		return err
 	}
-	first, err := c.s.store.objectIDs.take(ctx, 2*len(users), 0)
+	// Members' ids rise in the order in which they join, whatever a clock says.
+	first, err := c.s.store.objectIDs.take(ctx, 2*len(users), c.conv.members.lastID)
 	if err != nil {
 		return err
 	}

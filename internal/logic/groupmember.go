@@ -27,7 +27,7 @@ func (s *Server) ListMembers(ctx context.Context, req *logicv1.ListMembersReques
 		Remark       string `db:"remark"`
 	}
 	if err := s.store.db.SelectContext(ctx, &list, `SELECT id, user_id, role, joined_at_ms, muted_until_ms, remark FROM members
-		WHERE conversation_id = ? AND end_seq = 0 ORDER BY role = ? DESC, joined_at_ms, id`, req.GetGroupId(), roleOwner); err != nil {
+		WHERE conversation_id = ? AND end_seq = 0 ORDER BY role = ? DESC, id`, req.GetGroupId(), roleOwner); err != nil {
 		return nil, failed(err)
 	}
 	resp := &logicv1.ListMembersResponse{Group: info, Members: make([]*logicv1.Member, 0, len(list))}

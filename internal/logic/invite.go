@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -27,7 +26,7 @@ func (s *Server) CreateInvite(ctx context.Context, req *logicv1.CreateInviteRequ
 		return nil, err
 	}
 	token := rand.Text() // at least 128 bits
-	now := time.Now()
+	now := s.store.clock.now()
 	resp := &logicv1.CreateInviteResponse{
 		Token: token, CreatedAtMs: now.UnixMilli(), ExpiresAtMs: now.Add(s.cfg.InviteTTL).UnixMilli(), Group: info,
 	}

@@ -39,13 +39,16 @@ const lifeLook = time.Second
 func (s *store) look(ctx context.Context) (*life, error) {
 	var row struct {
 		Server int64          `db:"server"`
+		Time   time.Time      `db:"time"`
 		Epoch  sql.NullString `db:"epoch"`
 		Noted  sql.NullInt64  `db:"noted"`
 	}
-	if err := s.db.GetContext(ctx, &row, `SELECT @@server_id AS server,
+	asked := time.Now()
+	if err := s.db.GetContext(ctx, &row, `SELECT @@server_id AS server, UTC_TIMESTAMP(3) AS time,
 		(SELECT value FROM meta WHERE name = 'epoch') AS epoch, (SELECT value FROM meta WHERE name = 'server') AS noted`); err != nil {
 		return nil, fmt.Errorf("read epoch: %w", err)
 	}
+	s.clock.set(row.Time, asked)
 	now := &life{Epoch: row.Epoch.String, Server: row.Server}
 	if !row.Epoch.Valid || row.Noted.Int64 != row.Server {
 		var err error

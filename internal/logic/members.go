@@ -27,6 +27,7 @@ type memberInfo struct {
 // never changed once made.
 type memberList struct {
 	rev    int64
+	lastID int64 // of the member who joined last
 	users  []im.UserID
 	byUser map[im.UserID]memberInfo
 }
@@ -54,18 +55,19 @@ func (s *store) membersAt(ctx context.Context, q sqlx.QueryerContext, id im.Conv
 		return list, nil
 	}
 	var rows []struct {
+		ID           int64     `db:"id"`
 		UserID       im.UserID `db:"user_id"`
 		Role         int32     `db:"role"`
 		MutedUntilMS int64     `db:"muted_until_ms"`
 	}
 	err := sqlx.SelectContext(ctx, q, &rows,
-		`SELECT user_id, role, muted_until_ms FROM members WHERE conversation_id = ? AND end_seq = 0 ORDER BY joined_at_ms, id`, int64(id))
+		`SELECT id, user_id, role, muted_until_ms FROM members WHERE conversation_id = ? AND end_seq = 0 ORDER BY id`, int64(id))
 	if err != nil {
 		return nil, fmt.Errorf("read members: %w", err)
 	}
 	list := &memberList{rev: rev, users: make([]im.UserID, len(rows)), byUser: make(map[im.UserID]memberInfo, len(rows))}
 	for i, r := range rows {
-		list.users[i] = r.UserID
+		list.users[i], list.lastID = r.UserID, r.ID
 		list.byUser[r.UserID] = memberInfo{role: r.Role, mutedUntilMS: r.MutedUntilMS}
 	}
 	s.memberCache.Add(id, list)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -44,7 +43,7 @@ func (s *Server) Recall(ctx context.Context, req *logicv1.RecallRequest) (*logic
 		}
 		if len(places) == 0 || !places[0].in() || m.SenderID != user || m.ClientMsgID < 0 ||
 			req.GetToId() != 0 && req.GetToId() != places[0].target(user) ||
-			time.Now().UnixMilli()-m.SentAtMS > s.cfg.RecallWindow.Milliseconds() {
+			s.store.nowMS()-m.SentAtMS > s.cfg.RecallWindow.Milliseconds() {
 			return im.E(im.KindNotFound, "recall_refused", nil)
 		}
 		place = places[0]

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 	"unicode/utf8"
 
 	"github.com/jmoiron/sqlx"
@@ -152,7 +151,7 @@ func (s *Server) UpdateSession(ctx context.Context, req *logicv1.UpdateSessionRe
 		if req.Pinned != nil && req.GetPinned() != row.Pinned {
 			row.Pinned, row.PinnedAtMS = req.GetPinned(), 0
 			if row.Pinned {
-				row.PinnedAtMS = time.Now().UnixMilli()
+				row.PinnedAtMS = s.store.nowMS()
 			}
 		}
 		if req.Note != nil {
@@ -226,7 +225,7 @@ func (s *store) ensureSession(ctx context.Context, tx *sqlx.Tx, owner im.UserID,
 		}
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO sessions (id, owner_id, kind, target_id, created_at_ms) VALUES (?,?,?,?,?)`,
-		wanted, int64(owner), int64(kind), target, time.Now().UnixMilli())
+		wanted, int64(owner), int64(kind), target, s.nowMS())
 	return wanted, err
 }
 

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/jmoiron/sqlx"
@@ -41,6 +40,7 @@ type store struct {
 	memberCache *lru.Cache[im.ConversationID, *memberList]
 	foreseen    *lru.Cache[im.ConversationID, conversationRow] // see foresee
 	life        atomic.Pointer[life]                           // see life.go
+	clock       clock
 }
 
 func newStore(ctx context.Context, db *sqlx.DB, batches *database.Batches, cfg Config, log *slog.Logger, m *metrics) (*store, error) {
@@ -151,7 +151,7 @@ func (s *store) ensurePair(ctx context.Context, tx *sqlx.Tx, key convKey, open b
 		return 0, err
 	}
 	id = im.ConversationID(first)
-	now := time.Now().UnixMilli()
+	now := s.nowMS()
 	if _, err := tx.ExecContext(ctx, `INSERT INTO conversations (id, kind, open, user_lo, user_hi, created_at_ms, last_at_ms) VALUES (?,?,?,?,?,?,?)`,
 		first, int64(im.Private), open, int64(key.lo), key.hi, now, now); err != nil {
 		return 0, err
