@@ -50,6 +50,9 @@ func (s *Server) receive(stream logicv1.MessageService_SendStreamServer, out *re
 
 // Send implements logicv1.MessageServiceServer.
 func (s *Server) Send(ctx context.Context, req *logicv1.SendRequest) (*logicv1.SendResponse, error) {
+	if err := ctx.Err(); err != nil { // it lay here, or its caller did: nobody waits for it any more
+		return nil, unavailable(err)
+	}
 	settled := make(chan *logicv1.SendResult, 1)
 	s.submit(req.GetSend(), nil, func(res *logicv1.SendResult) { settled <- res })
 	select {

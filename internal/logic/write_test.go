@@ -117,6 +117,22 @@ func TestG3_SameKeyOtherContentIsAnError(t *testing.T) {
 	}
 }
 
+// A call that was given up before it was taken is not stored.
+func TestG2_SendGivenUpBeforeItIsTakenIsNotStored(t *testing.T) {
+	h := newHarness(t)
+	conv := h.befriend(2, 3)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := h.Send(ctx, &logicv1.SendRequest{Send: privateSend(2, 3, 1, "nobody waits for it")})
+	if im.KindOf(err) != im.KindUnavailable {
+		t.Errorf("%v", err)
+	}
+	if res := h.mustSend(privateSend(2, 3, 2, "next")); res.GetSeq() != 1 { // the same lane: it would be behind
+		rows, _ := h.store.readMessages(t.Context(), h.store.db, conv, 0, 100, 100)
+		t.Errorf("it was stored: %v", rows)
+	}
+}
+
 // Two replicas, many senders, private conversations: every conversation ends up
 // with 1..n, each sender's own order kept, ids rising with seq.
 // TestG6_ABacklogLeavesNoHoleInWhatAConnectionFollows: the platform has received
