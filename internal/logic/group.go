@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/jmoiron/sqlx"
@@ -133,6 +134,10 @@ func within(s string, least, most int) bool {
 	return utf8.ValidString(s) && n >= least && n <= most
 }
 
+// groupsPerHour is how often a user may try to make a group: it may cost a hash
+// of its password, and tells everybody selected.
+const groupsPerHour = 60
+
 // CreateGroup implements logicv1.GroupServiceServer. Whoever is selected must be
 // a friend of the creator; otherwise nothing is made.
 func (s *Server) CreateGroup(ctx context.Context, req *logicv1.CreateGroupRequest) (*logicv1.CreateGroupResponse, error) {
@@ -151,6 +156,9 @@ func (s *Server) CreateGroup(ctx context.Context, req *logicv1.CreateGroupReques
 	}
 	if len(selected)+1 > s.cfg.GroupMax {
 		return nil, im.E(im.KindConflict, "group_full", nil)
+	}
+	if !s.tries.take(ctx, fmt.Sprintf("groupsmade:%d", owner), groupsPerHour, time.Hour) {
+		return nil, &im.Error{Kind: im.KindExhausted, Reason: "groups_made_limit", RetryAfter: time.Hour}
 	}
 	if group.PasswordHash, err = s.groupPasswords.hash(ctx, req.GetPassword()); err != nil {
 		return nil, err

@@ -292,6 +292,69 @@ func TestDefect37_GroupPasswordIsKeptAndAsked(t *testing.T) {
 	must(t, h.join(13, group, "秘密 secret", "")) // another user is not held up
 }
 
+// Tries at once are counted as tries one after another are; one that was not
+// judged is none.
+func TestGroupPassword_TriesAtOnce(t *testing.T) {
+	h := newHarness(t)
+	req := createRequest(10)
+	req.Password = "secret"
+	resp, err := h.CreateGroup(t.Context(), req)
+	must(t, err)
+	group := resp.GetGroup().GetId()
+	atOnce := func(n int) map[string]int {
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		got := map[string]int{}
+		for range n {
+			wg.Go(func() {
+				err := h.join(12, group, "guess", "")
+				mu.Lock()
+				got[im.ReasonOf(err)]++
+				mu.Unlock()
+			})
+		}
+		wg.Wait()
+		return got
+	}
+	for range passwordSlots {
+		h.groupPasswords.slots <- struct{}{}
+	}
+	if got := atOnce(passwordTries); got["group_busy"] != passwordTries {
+		t.Fatalf("while all is busy: %v", got)
+	}
+	for range passwordSlots {
+		<-h.groupPasswords.slots
+	}
+	if got := atOnce(4 * passwordTries); got["group_password_wrong"] != passwordTries || got["group_password_too_often"] != 3*passwordTries {
+		t.Errorf("%v", got)
+	}
+	wantReason(t, "then the right one", h.join(12, group, "secret", ""), "group_password_too_often")
+	must(t, h.join(13, group, "secret", ""))
+}
+
+func TestCreateGroup_AsOftenAsAUserMay(t *testing.T) {
+	h := newHarness(t)
+	create := func(owner im.UserID) error {
+		_, err := h.CreateGroup(t.Context(), createRequest(owner))
+		return err
+	}
+	var wg sync.WaitGroup
+	for range groupsPerHour {
+		wg.Go(func() {
+			if err := create(10); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	err := create(10)
+	wantReason(t, "one more", err, "groups_made_limit")
+	if e, _ := asError(err); e.RetryAfter <= 0 {
+		t.Error("does not say when to try again")
+	}
+	must(t, create(11))
+}
+
 // Defect 36: who joins stays in, with a session that names the group as group.
 func TestDefect36_JoiningLasts(t *testing.T) {
 	h := newHarness(t)

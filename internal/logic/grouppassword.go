@@ -6,11 +6,9 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"golang.org/x/crypto/argon2"
 
 	"im-services/internal/im"
@@ -39,13 +37,12 @@ const (
 // groupPasswords hashes and checks the passwords of groups. It is safe for
 // concurrent use.
 type groupPasswords struct {
-	rdb   *redis.Client
-	log   *slog.Logger
+	tries *tries
 	slots chan struct{}
 }
 
-func newGroupPasswords(rdb *redis.Client, log *slog.Logger) *groupPasswords {
-	return &groupPasswords{rdb: rdb, log: log, slots: make(chan struct{}, passwordSlots)}
+func newGroupPasswords(t *tries) *groupPasswords {
+	return &groupPasswords{tries: t, slots: make(chan struct{}, passwordSlots)}
 }
 
 // hash returns what to store for a password; "" for none.
@@ -67,12 +64,9 @@ func (p *groupPasswords) hash(ctx context.Context, password string) (string, err
 		b64.EncodeToString(salt), b64.EncodeToString(key)), nil
 }
 
-// check compares in constant time and counts wrong tries.
+// check compares in constant time. A try counts until it proves right, or could
+// not be made.
 func (p *groupPasswords) check(ctx context.Context, user im.UserID, group int64, stored, password string) error {
-	tries := fmt.Sprintf("grouptries:%d:%d", user, group)
-	if n, err := p.rdb.Get(ctx, tries).Int64(); err == nil && n >= passwordTries {
-		return &im.Error{Kind: im.KindExhausted, Reason: "group_password_too_often", RetryAfter: passwordPause}
-	}
 	wrong := im.E(im.KindForbidden, "group_password_wrong", nil)
 	if password == "" || len(password) > maxPassword {
 		return wrong
@@ -86,20 +80,16 @@ func (p *groupPasswords) check(ctx context.Context, user im.UserID, group int64,
 	if err1 != nil || err2 != nil {
 		return im.E(im.KindInternal, "store_failed", fmt.Errorf("group %d has a malformed password hash", group))
 	}
+	try := fmt.Sprintf("grouptries:%d:%d", user, group)
+	if !p.tries.take(ctx, try, passwordTries, passwordPause) {
+		return &im.Error{Kind: im.KindExhausted, Reason: "group_password_too_often", RetryAfter: passwordPause}
+	}
 	key, err := p.derive(ctx, password, salt)
-	if err != nil {
-		return err
+	if err == nil && subtle.ConstantTimeCompare(key, want) != 1 {
+		return wrong
 	}
-	if subtle.ConstantTimeCompare(key, want) == 1 {
-		return nil
-	}
-	pipe := p.rdb.Pipeline()
-	pipe.Incr(ctx, tries)
-	pipe.ExpireNX(ctx, tries, passwordPause)
-	if _, err := pipe.Exec(ctx); err != nil {
-		p.log.WarnContext(ctx, "wrong group password not counted", "err", err)
-	}
-	return wrong
+	p.tries.giveBack(ctx, try, passwordPause)
+	return err
 }
 
 // derive hashes, a few at a time.

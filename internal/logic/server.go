@@ -54,6 +54,7 @@ type Server struct {
 	pub            *publisher
 	batcher        *batcher
 	presence       *presence
+	tries          *tries
 	groupPasswords *groupPasswords
 	gateways       Gateways
 	topics         Topics
@@ -88,7 +89,8 @@ func New(ctx context.Context, d Deps) (*Server, error) {
 	s.outbox = &outbox{store: st, log: d.Log, m: m}
 	s.pub = newPublisher(d.Bus, d.Codec, s.routes, d.Gateways, s.outbox, cfg.Lanes, m, d.Log)
 	s.batcher = newBatcher(cfg, st, m, s.pub.enqueue)
-	s.groupPasswords = newGroupPasswords(d.Redis, d.Log)
+	s.tries = &tries{rdb: d.Redis, log: d.Log}
+	s.groupPasswords = newGroupPasswords(s.tries)
 	s.presence = newPresence(s.routes, st, s.pub, d.Gateways, cfg.PresenceDebounce, d.Log)
 	return s, nil
 }
