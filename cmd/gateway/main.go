@@ -176,6 +176,7 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 		Conversations: logicv1.NewConversationServiceClient(logic),
 		Groups:        logicv1.NewGroupServiceClient(logic),
 		Verify:        srv.Verify,
+		SleptSince:    srv.SleptSince,
 		Log:           tel.Log,
 		Uploads:       store,
 		Config:        cfg.REST,

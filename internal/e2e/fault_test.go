@@ -108,6 +108,38 @@ func TestG1_Fault_Pause(t *testing.T) {
 	}
 }
 
+// A paused gateway has a send in its socket buffer that was refused elsewhere
+// meanwhile: when it goes on, it does not store what is allowed again.
+func TestG2_WhatAPausedGatewayReadsLateIsNotStored(t *testing.T) {
+	t.Cleanup(func() { healthy(t) })
+	a, b := friends(t)
+	elsewhere := a.api.At(system.GatewayURL(2))
+	gateway := system.Process("gateway-1")
+	require.NoError(t, gateway.Pause())
+	t.Cleanup(func() { _ = gateway.Resume() })
+	ctx, answer := slowly(t), make(chan error, 1)
+	go func() {
+		_, err := a.api.Send(ctx, &imclient.Outgoing{ClientID: 1, To: b.ID, Text: "late"})
+		answer <- err
+	}()
+	time.Sleep(3 * time.Second) // his patience
+	require.NoError(t, b.api.Unfriend(ctx, a.ID))
+	_, err := elsewhere.Send(ctx, &imclient.Outgoing{ClientID: 1, To: b.ID, Text: "late"})
+	require.Equal(t, 1003, imclient.CodeOf(err), "%v", err)
+	record, err := elsewhere.AskFriend(ctx, b.ID)
+	require.NoError(t, err)
+	require.NoError(t, b.api.AnswerFriend(ctx, record, true))
+
+	require.NoError(t, gateway.Resume())
+	require.Error(t, <-answer)
+	time.Sleep(time.Second)
+	rows, err := b.api.History(ctx, imclient.Private, a.ID)
+	require.NoError(t, err)
+	for _, r := range rows {
+		require.NotEqual(t, "late", r.Text, "what was refused is stored")
+	}
+}
+
 // Redis loses everything it knows, without dying.
 func TestG1_Fault_RedisForgets(t *testing.T) {
 	underFault(t, 5*time.Second, func(t *testing.T) {

@@ -466,6 +466,22 @@ func (w *world) sleep() {
 	w.srv.awake.Store(int64(w.srv.now() - w.srv.cfg.StallThreshold - time.Second))
 }
 
+// The HTTP API has no connection to fence: it is told that the process slept.
+func TestG2_ASleepIsToldToTheHTTPAPI(t *testing.T) {
+	w := newWorld(t, longWatermark())
+	began := time.Now()
+	if w.srv.SleptSince(began.Add(-time.Hour)) {
+		t.Fatal("slept before it ever did")
+	}
+	w.sleep()
+	if !w.srv.SleptSince(began) {
+		t.Fatal("a sleep that nobody else has found yet is not told")
+	}
+	if after := time.Now(); w.srv.SleptSince(after) || !w.srv.SleptSince(began) {
+		t.Fatal("not told when the sleep was")
+	}
+}
+
 // When nobody can say whether a client is still there, what he sent before the
 // sleep is not taken, and he is told to come back.
 func TestG2_SendsHeldThroughAStallAreNotTakenUnknown(t *testing.T) {

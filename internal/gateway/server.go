@@ -74,6 +74,7 @@ type Server struct {
 
 	connIDs  atomic.Int64
 	awake    atomic.Int64 // when the process last ran, since start
+	slept    atomic.Int64 // when it was last found to have slept, since start; 0: never
 	stalled  sync.Mutex   // held while connections are fenced
 	draining atomic.Bool
 	syncs    chan struct{} // one slot per backlog that is read and not waiting for its client

@@ -284,8 +284,18 @@ func (s *Server) checkStall(now time.Duration) {
 		}
 		c.mu.Unlock()
 	}
+	s.slept.Store(max(int64(now), 1))
 	s.awake.Store(int64(now))
 	s.marks.soon(true)
+}
+
+// SleptSince reports whether this process was found to have been asleep at t or
+// later, for the HTTP API: what its callers sent before that may have been sent
+// again elsewhere.
+func (s *Server) SleptSince(t time.Time) bool {
+	s.checkStall(s.now())
+	slept := time.Duration(s.slept.Load())
+	return slept != 0 && slept >= t.Sub(s.start)
 }
 
 // stayAwake notices stalls also when nothing comes from the bus.

@@ -33,6 +33,7 @@ type call struct {
 	r   *http.Request
 	me  im.UserID    // 0 on the endpoints that need no login
 	who token.Claims // of me
+	at  time.Time    // when it came, as far as this process knows
 }
 
 func (c *call) ctx() context.Context { return c.r.Context() }
@@ -75,12 +76,13 @@ func (a *api) open(h handler) http.HandlerFunc {
 // authed makes a route of a handler that needs a login.
 func (a *api) authed(h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		at := time.Now()
 		a.answer(w, r, func(r *http.Request) (any, error) {
 			claims, err := a.identify(r)
 			if err != nil {
 				return nil, err
 			}
-			return h(&call{api: a, w: w, r: r, me: claims.UserID, who: claims})
+			return h(&call{api: a, w: w, r: r, me: claims.UserID, who: claims, at: at})
 		})
 	}
 }

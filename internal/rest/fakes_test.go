@@ -128,7 +128,8 @@ func newEdge(t testing.TB, change ...func(*Deps)) *edge {
 		Auth: authv1.NewAuthServiceClient(b), Friend: friendv1.NewFriendServiceClient(b),
 		Messages: logicv1.NewMessageServiceClient(b), Conversations: logicv1.NewConversationServiceClient(b),
 		Groups: logicv1.NewGroupServiceClient(b), Verify: verify, Uploads: store,
-		Config: Config{PublicURL: public},
+		SleptSince: func(time.Time) bool { return false },
+		Config:     Config{PublicURL: public},
 	}
 	for _, f := range change {
 		f(&deps)

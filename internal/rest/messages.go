@@ -18,6 +18,9 @@ import (
 const (
 	sendAttempts = 3
 	sendPause    = 100 * time.Millisecond
+	// sleepDoubt is how long after a sleep of this process what is read may have
+	// come before it: its client may be elsewhere since, where he sent it again.
+	sleepDoubt = time.Second
 )
 
 // sendMessage stores a message, private or to a group: the web client uses the
@@ -80,6 +83,11 @@ func (f *form) message(name string) string {
 func (c *call) send(s *logicv1.Send) (*logicv1.SendResult, error) {
 	unknown := false // an attempt may be stored
 	for attempt := 1; ; attempt++ {
+		if c.SleptSince(c.at.Add(-sleepDoubt)) {
+			e := im.E(im.KindUnavailable, "service_unavailable", nil)
+			e.RetryAfter = sleepDoubt
+			return nil, settled(e, unknown)
+		}
 		resp, err := c.Messages.Send(c.ctx(), &logicv1.SendRequest{Send: s})
 		if e := resp.GetResult().GetError(); err == nil && e != nil {
 			err = &im.Error{

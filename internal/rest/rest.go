@@ -58,7 +58,10 @@ type Deps struct {
 	// Verify checks an access token. It is called for every request and must be
 	// fast and safe for concurrent use.
 	Verify func(token string) (token.Claims, error)
-	Log    *slog.Logger
+	// SleptSince reports whether the process was found to have been asleep at t or
+	// later. It is called before every send and must be fast.
+	SleptSince func(t time.Time) bool
+	Log        *slog.Logger
 	// Registry takes the metrics; nil measures for nobody.
 	Registry prometheus.Registerer
 	// Uploads holds the uploaded files; its owner closes it.
@@ -120,7 +123,7 @@ func New(deps Deps) (http.Handler, error) {
 	}
 	deps.Config = cfg
 	if deps.Auth == nil || deps.Friend == nil || deps.Messages == nil || deps.Conversations == nil ||
-		deps.Groups == nil || deps.Verify == nil || deps.Uploads == nil {
+		deps.Groups == nil || deps.Verify == nil || deps.SleptSince == nil || deps.Uploads == nil {
 		return nil, errors.New("rest: a dependency is missing")
 	}
 	if deps.Log == nil {

@@ -1,11 +1,14 @@
 package rest
 
 import (
+	"bytes"
 	"flag"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
@@ -257,6 +260,51 @@ func TestSend_SizeIsOfTextAndData(t *testing.T) {
 	fields := []string{"msg_client_id", "1", "to_id", "35", "msg_type", "1", "message", string(text), "data"}
 	e.ok(e.multipart(http.MethodPost, "/api/messages/private", append(fields, "abc")...))
 	e.refused(e.multipart(http.MethodPost, "/api/messages/private", append(fields, "abcd")...), 1000)
+}
+
+// What is read when the process wakes up may have been sent again elsewhere,
+// answered there, and forgotten.
+func TestG2_NothingIsSentAfterASleep(t *testing.T) {
+	body := `{"msg_client_id":1,"to_id":35,"msg_type":1,"message":"m"}`
+	for _, c := range []struct {
+		name    string
+		ago     time.Duration // when the sleep was found
+		between bool          // between two attempts
+		sends   int
+		code    int
+		reason  string
+	}{
+		{name: "just now", ago: 0, code: 500, reason: "service_unavailable"},
+		{name: "when the request may have come before it", ago: sleepDoubt / 2, code: 500, reason: "service_unavailable"},
+		{name: "long ago", ago: 2 * sleepDoubt, sends: 1, code: 200},
+		{name: "with an attempt under way", between: true, sends: 1, code: 500, reason: "outcome_unknown"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var slept time.Time
+			var log bytes.Buffer
+			e := newEdge(t, func(d *Deps) {
+				d.SleptSince = func(t time.Time) bool { return !slept.Before(t) }
+				d.Log = slog.New(slog.NewJSONHandler(&log, nil))
+			})
+			e.handle("MessageService/Send", func(proto.Message) (proto.Message, error) {
+				if c.between {
+					slept = time.Now()
+					return nil, im.E(im.KindUnknown, "answer_lost", nil)
+				}
+				return &logicv1.SendResponse{Result: &logicv1.SendResult{MessageId: 5}}, nil
+			})
+			if !c.between {
+				slept = time.Now().Add(-c.ago)
+			}
+			r := e.json(http.MethodPost, "/api/messages/private", body)
+			require.Equal(t, c.code, r.code, r.Body.String())
+			require.Contains(t, log.String(), `"reason":"`+c.reason+`"`)
+			require.Len(t, e.calls("MessageService/Send"), c.sends)
+			if c.reason == "service_unavailable" {
+				require.Equal(t, "1", r.Header().Get("Retry-After"))
+			}
+		})
+	}
 }
 
 func TestG2_OutcomesOfASend(t *testing.T) {
