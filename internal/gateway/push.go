@@ -67,7 +67,7 @@ func (s *Server) handleEvent(e *pushv1.Event) {
 		s.handleKick(e.GetUserIds(), b.Kick)
 		return
 	case *pushv1.Event_Presence:
-		if !s.presence.newer(im.UserID(b.Presence.GetUserId()), b.Presence.GetVersion()) && !seeded.On(seeded.PresenceNoVersion) {
+		if !s.presence.fresh(b.Presence) && !seeded.On(seeded.PresenceNoVersion) {
 			s.m.repeats.Inc()
 			return
 		}
@@ -167,25 +167,56 @@ func friendFrame(v *pushv1.FriendEvent) *wire.Friend {
 	return f
 }
 
-// maxPresence bounds the users whose presence version is remembered.
-const maxPresence = 1 << 16
+// maxPresence bounds the users of one generation of presenceVersions.
+const maxPresence = 1 << 15
 
-// presenceVersions keeps news of one user from going backwards.
+// presenceVersions keeps news of one user from going backwards and from being
+// shown twice: logic tells each change again, for the gateways that missed it.
 type presenceVersions struct {
-	mu   sync.Mutex
-	seen map[im.UserID]int64
+	mu           sync.Mutex
+	seen, before map[im.UserID]presenceSeen // before is the generation that seen replaced
 }
 
-// newer reports whether the version is newer than what was seen, and notes it.
-func (p *presenceVersions) newer(u im.UserID, version int64) bool {
+// presenceSeen is what was told of one user.
+type presenceSeen struct {
+	change   int64 // the newest change that anybody was told of
+	told     bool  // all friends were
+	greeting int64 // the newest version under which some were who came later
+}
+
+// fresh reports whether news is to be shown, and notes it. That some were told of
+// a change who came later does not make it known to those who missed it.
+func (p *presenceVersions) fresh(e *pushv1.PresenceEvent) bool {
+	u, version, change := im.UserID(e.GetUserId()), e.GetVersion(), e.GetChange()
+	if change == 0 {
+		change = version
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if version <= p.seen[u] {
+	at, ok := p.seen[u]
+	if !ok {
+		at = p.before[u]
+	}
+	if change > at.change {
+		at = presenceSeen{change: change}
+	}
+	switch {
+	case change < at.change:
 		return false
+	case version == change:
+		if at.told {
+			return false
+		}
+		at.told = true
+	case version <= at.greeting:
+		return false
+	default:
+		at.greeting = version
 	}
-	if p.seen == nil || len(p.seen) >= maxPresence {
-		p.seen = map[im.UserID]int64{} // forgetting costs at most a late frame out of order
+	if p.seen == nil || !ok && len(p.seen) >= maxPresence {
+		// Forgetting costs at most a late frame out of order, or one shown twice.
+		p.before, p.seen = p.seen, map[im.UserID]presenceSeen{}
 	}
-	p.seen[u] = version
+	p.seen[u] = at
 	return true
 }

@@ -296,6 +296,54 @@ func TestEventsOut(t *testing.T) {
 	}
 }
 
+// News is told again in case that it was lost: who has heard it does not hear it
+// twice, and who was greeted with it does not keep it from the others.
+func TestG9_RepeatedNewsReachesOnlyWhoMissedIt(t *testing.T) {
+	w := newWorld(t, testConfig())
+	a, b := w.connect(34), w.connect(36)
+	tell := func(online bool, version, change int64, to ...int64) {
+		w.publish(&pushv1.Envelope{GatewayId: testGateway, Events: []*pushv1.Event{{UserIds: to, Body: &pushv1.Event_Presence{
+			Presence: &pushv1.PresenceEvent{UserId: 35, Online: online, Version: version, Change: change},
+		}}}})
+	}
+	heard := func(when string, of *client, here, gone int) {
+		t.Helper()
+		w.eventually(when, func() bool { return len(of.all(2001)) >= here && len(of.all(2000)) >= gone })
+		time.Sleep(30 * time.Millisecond)
+		if h, g := len(of.all(2001)), len(of.all(2000)); h != here || g != gone {
+			t.Fatalf("%s: told here %d times, gone %d, want %d and %d", when, h, g, here, gone)
+		}
+	}
+	// 10 was lost. Who comes later is greeted with it, and again on a bus that repeats itself.
+	tell(true, 11, 10, 36)
+	tell(true, 11, 10, 36)
+	heard("the greeting", b, 1, 0)
+	tell(true, 10, 0, 34)
+	heard("the news, again", a, 1, 0)
+	tell(true, 10, 0, 34)
+	heard("the news, for the third time", a, 1, 0)
+	tell(false, 20, 0, 34, 36)
+	heard("a newer change", a, 1, 1)
+	tell(true, 10, 0, 34)
+	tell(true, 12, 10, 34)
+	heard("what is out of date", a, 1, 1)
+	heard("what was for another", b, 1, 1)
+}
+
+func TestPresenceVersions_ForgetTheOldestOnly(t *testing.T) {
+	var p presenceVersions
+	for u := range int64(maxPresence + 10) {
+		if !p.fresh(&pushv1.PresenceEvent{UserId: u + 1, Version: 5}) {
+			t.Fatalf("%d is not new", u)
+		}
+	}
+	for u := range int64(maxPresence + 10) {
+		if p.fresh(&pushv1.PresenceEvent{UserId: u + 1, Version: 5}) {
+			t.Fatalf("%d is forgotten", u)
+		}
+	}
+}
+
 // TestDefect13_NewerConnectionDisplaces: 2004 is the last frame, then 4001; the
 // newer one keeps working, and so do other platforms.
 func TestDefect13_NewerConnectionDisplaces(t *testing.T) {

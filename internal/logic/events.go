@@ -20,19 +20,26 @@ const routePage = 1000
 // carry all of them. An event reaches each gateway at most once per call, with
 // all of its users there. It returns the connections addressed.
 func (p *publisher) publishEvents(ctx context.Context, list []*pushv1.Event) (int, error) {
+	_, conns, err := p.publishAddressed(ctx, list)
+	return conns, err
+}
+
+// publishAddressed is publishEvents that also says what went to which gateway,
+// as far as it was known where the users are.
+func (p *publisher) publishAddressed(ctx context.Context, list []*pushv1.Event) (out map[im.GatewayID][]*pushv1.Event, conns int, err error) {
 	if len(list) == 0 {
-		return 0, nil
+		return nil, 0, nil
 	}
 	places, conns, epoch, err := p.places(ctx, list)
 	if err != nil {
-		return 0, p.publishEventsBlind(ctx, list)
+		return nil, 0, p.publishEventsBlind(ctx, list)
 	}
-	out := map[im.GatewayID][]*pushv1.Event{}
+	out = map[im.GatewayID][]*pushv1.Event{}
 	for _, e := range list {
 		address(out, e, places)
 	}
 	_, err = p.sendEvents(ctx, epoch, out)
-	return conns, err
+	return out, conns, err
 }
 
 // address adds an event to what goes to each gateway at which it has users.

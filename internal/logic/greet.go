@@ -111,7 +111,7 @@ func (p *presence) greetSome(ctx context.Context, users []im.UserID, newly map[i
 	var events []*pushv1.Event // one for each piece of news: a gateway takes a version of a user once only
 	for f, to := range receivers {
 		events = append(events, &pushv1.Event{UserIds: to, Body: &pushv1.Event_Presence{Presence: &pushv1.PresenceEvent{
-			UserId: int64(f), Online: told[f].online, Version: told[f].version,
+			UserId: int64(f), Online: told[f].online, Version: told[f].version, Change: told[f].change,
 		}}})
 	}
 	_, err = p.pub.publishEvents(ctx, events)
@@ -167,13 +167,14 @@ func (p *presence) changedLately(ctx context.Context, friends map[im.UserID][]in
 }
 
 // retellScript takes a fresh version for the state that was told last. It
-// returns the state and the version, which is 0 if there is nothing to tell and
-// -1 if all friends are being told just now. KEYS: presence.
+// returns the state, the version, which is 0 if there is nothing to tell and
+// -1 if all friends are being told just now, and the version of the change. KEYS:
+// presence.
 var retellScript = redis.NewScript(`
-local told = redis.call('HMGET', KEYS[1], 's', 'd')
-if not told[1] or not told[2] then return {0, 0} end
-if told[2] ~= '1' then return {0, -1} end
-return {tonumber(told[1]), redis.call('HINCRBY', KEYS[1], 'v', 1)}
+local told = redis.call('HMGET', KEYS[1], 's', 'd', 'r')
+if not told[1] or not told[2] then return {0, 0, 0} end
+if told[2] ~= '1' then return {0, -1, 0} end
+return {tonumber(told[1]), redis.call('HINCRBY', KEYS[1], 'v', 1), tonumber(told[3] or '') or 0}
 `)
 
 // retell takes a fresh version for the state of each user: gateways would drop
@@ -187,9 +188,9 @@ func (p *presence) retell(ctx context.Context, users []im.UserID) (told map[im.U
 			return []string{presenceKey(page[i])}, nil
 		}, func(i int, answer []int64) {
 			switch {
-			case len(answer) == 2 && answer[1] > 0:
-				told[page[i]] = news{user: page[i], online: answer[0] == 1, version: answer[1]}
-			case len(answer) == 2 && answer[1] < 0:
+			case len(answer) == 3 && answer[1] > 0:
+				told[page[i]] = news{user: page[i], online: answer[0] == 1, version: answer[1], change: answer[2]}
+			case len(answer) == 3 && answer[1] < 0:
 				inFlight[page[i]] = true
 			}
 		})

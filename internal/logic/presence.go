@@ -55,7 +55,8 @@ func presenceKey(u im.UserID) string { return "presence:{" + strconv.FormatInt(i
 // a user who comes back within the debounce time was never away.
 //
 // Versions only rise, even when Redis loses its contents: they start from its
-// clock. The state is announced at most once per version; gateways drop older ones.
+// clock. Each is told again after a while, in case that the bus lost it (repeats);
+// gateways drop what they have seen, and older ones.
 type presence struct {
 	routes   *routes
 	store    *store
@@ -65,7 +66,8 @@ type presence struct {
 	log      *slog.Logger
 	wake     chan struct{}
 
-	looked map[im.GatewayID]bool // run's own: gateways whose users were looked at, as live or as dead
+	looked  map[im.GatewayID]bool // run's own: gateways whose users were looked at, as live or as dead
+	repeats repeats               // run's own
 
 	mu    sync.Mutex                  // guards the following fields
 	heard map[im.UserID]time.Duration // users to look at, and how long from now
@@ -133,6 +135,7 @@ func (p *presence) run(ctx context.Context) {
 		p.attempt(ctx, p.flush)
 		p.attempt(ctx, p.settleDue)
 		p.attempt(ctx, p.greet)
+		p.attempt(ctx, p.repeatDue)
 	}
 }
 
@@ -331,6 +334,7 @@ type news struct {
 	user    im.UserID
 	online  bool
 	version int64
+	change  int64 // if it tells of an earlier version again
 }
 
 // settle looks at users and tells the friends of those who changed. It returns
@@ -357,9 +361,11 @@ func (p *presence) settle(ctx context.Context, users []im.UserID) (inFlight map[
 			}}})
 		}
 	}
-	if _, err := p.pub.publishEvents(ctx, events); err != nil {
+	sent, _, err := p.pub.publishAddressed(ctx, events)
+	if err != nil {
 		return nil, err
 	}
+	p.repeats.add(time.Now(), changed, sent)
 	return inFlight, p.routes.script(ctx, toldScript, len(changed), func(i int) ([]string, []any) {
 		return []string{presenceKey(changed[i].user)}, []any{changed[i].version}
 	}, nil)

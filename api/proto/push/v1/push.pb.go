@@ -661,10 +661,14 @@ func (x *Profile) GetEmail() string {
 // PresenceEvent tells that a friend came or went (frames 2000, 2001). Versions
 // of one user only rise; an older one than seen is dropped.
 type PresenceEvent struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	UserId        int64                  `protobuf:"varint,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	Online        bool                   `protobuf:"varint,2,opt,name=online,proto3" json:"online,omitempty"`
-	Version       int64                  `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	UserId  int64                  `protobuf:"varint,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	Online  bool                   `protobuf:"varint,2,opt,name=online,proto3" json:"online,omitempty"`
+	Version int64                  `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	// The version of the change that this tells of: its own if it is the news itself,
+	// which is for all friends and comes again in case that it was lost; an earlier
+	// one if it tells some who arrived later. 0 means its own.
+	Change        int64 `protobuf:"varint,4,opt,name=change,proto3" json:"change,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -716,6 +720,13 @@ func (x *PresenceEvent) GetOnline() bool {
 func (x *PresenceEvent) GetVersion() int64 {
 	if x != nil {
 		return x.Version
+	}
+	return 0
+}
+
+func (x *PresenceEvent) GetChange() int64 {
+	if x != nil {
+		return x.Change
 	}
 	return 0
 }
@@ -1122,11 +1133,12 @@ const file_push_v1_push_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
 	"\x06avatar\x18\x03 \x01(\tR\x06avatar\x12\x14\n" +
-	"\x05email\x18\x04 \x01(\tR\x05email\"Z\n" +
+	"\x05email\x18\x04 \x01(\tR\x05email\"r\n" +
 	"\rPresenceEvent\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\x03R\x06userId\x12\x16\n" +
 	"\x06online\x18\x02 \x01(\bR\x06online\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x03R\aversion\"\x88\x03\n" +
+	"\aversion\x18\x03 \x01(\x03R\aversion\x12\x16\n" +
+	"\x06change\x18\x04 \x01(\x03R\x06change\"\x88\x03\n" +
 	"\fSessionEvent\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\x03R\tsessionId\x12\x19\n" +
