@@ -33,8 +33,9 @@ type conn struct {
 	in  frameReader // reader goroutine only
 	out outbox
 
-	heard   atomic.Int64 // when bytes last came in, time since Server.start
-	leaving atomic.Bool  // closes once its sends are answered; hears nothing new
+	heard    atomic.Int64 // when bytes last came in, time since Server.start
+	vanished atomic.Bool  // given up because nothing came in
+	leaving  atomic.Bool  // closes once its sends are answered; hears nothing new
 
 	// Reader goroutine only: a token bucket, how many frames it refused in a row,
 	// whether a send was too much for logic since the last read, and how often in a row

@@ -67,6 +67,7 @@ func (s *Server) judge(shard int, now time.Duration) {
 	s.hub.ofShard(shard, func(c *conn) {
 		if time.Duration(c.heard.Load()) < pinged {
 			s.m.deaf.Inc()
+			c.vanished.Store(true)
 			c.kill()
 		}
 	})

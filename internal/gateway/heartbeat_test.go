@@ -66,6 +66,21 @@ func TestG9_HeartbeatGoesByTheClock(t *testing.T) {
 	if w.killed(35) {
 		t.Error("dropped although it was heard")
 	}
+
+	// Friends are to hear of the silent one at once, of the other after his time.
+	_ = lively.Close()
+	ends := map[int64]bool{}
+	w.eventually("both ends are reported", func() bool {
+		w.store.mu.Lock()
+		defer w.store.mu.Unlock()
+		for _, c := range w.store.gone {
+			ends[c.GetUserId()] = c.GetVanished()
+		}
+		return len(ends) == 2
+	})
+	if !ends[34] || ends[35] {
+		t.Errorf("reported as vanished: %v", ends)
+	}
 }
 
 // killed reports whether no connection of the user is open.

@@ -75,6 +75,7 @@ func (r *reports) mergeLocked(key receipt, seq im.Seq) {
 // route, twice: the first report may pass its registration on the way.
 func (r *reports) disconnect(c *conn) {
 	pb, routed := c.pb(), c.routed()
+	pb.Vanished = c.vanished.Load()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.goneLocked(pb)

@@ -113,7 +113,7 @@ func (s *Server) unregister(ctx context.Context, user im.UserID, rt route) {
 		s.log.WarnContext(ctx, "route of a connection that left stays for now", "err", err) // its gateway reports the end again
 		return
 	}
-	s.presence.disconnected(user)
+	s.presence.disconnected(user, false)
 }
 
 // Disconnect implements logicv1.ConnectionServiceServer.
@@ -138,8 +138,8 @@ func (s *Server) Disconnect(ctx context.Context, req *logicv1.DisconnectRequest)
 	if err := s.routes.remove(ctx, users, rts); err != nil {
 		return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
 	}
-	for _, u := range users {
-		s.presence.disconnected(u)
+	for i, u := range users {
+		s.presence.disconnected(u, req.GetConns()[i].GetVanished())
 	}
 	return &logicv1.DisconnectResponse{}, nil
 }

@@ -2,6 +2,7 @@ package logic
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
@@ -145,12 +146,20 @@ end
 return 1
 `)
 
+// sweep makes users due now, without a debounce.
+func (p *presence) sweep(ctx context.Context, users []im.UserID) error {
+	for page := range slices.Chunk(users, presencePage) {
+		if err := away(sweepScript.Run(ctx, p.routes.rdb, []string{dueKey}, anys(page)...).Err()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // lookAtUsersOf makes everybody due who had a route to the gateway. There is no
 // debounce for them: a lease has run out already.
 func (p *presence) lookAtUsersOf(ctx context.Context, g im.GatewayID) error {
-	return p.usersOf(ctx, g, func(users []im.UserID) error {
-		return away(sweepScript.Run(ctx, p.routes.rdb, []string{dueKey}, anys(users)...).Err())
-	})
+	return p.usersOf(ctx, g, func(users []im.UserID) error { return p.sweep(ctx, users) })
 }
 
 // usersOf walks over everybody who had a route to the gateway.

@@ -3,6 +3,7 @@ package logic
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -69,17 +70,26 @@ type presence struct {
 	looked  map[im.GatewayID]bool // run's own: gateways whose users were looked at, as live or as dead
 	repeats repeats               // run's own
 
-	mu    sync.Mutex                  // guards the following fields
-	heard map[im.UserID]time.Duration // users to look at, and how long from now
-	newly map[im.UserID]arrival       // users with a new connection, to be greeted
-	known map[im.GatewayID]bool       // gateways that live or have lived
-	quiet time.Time                   // do nothing before: Redis or the bus failed
+	mu    sync.Mutex            // guards the following fields
+	heard map[im.UserID]rumour  // users to look at, and why
+	newly map[im.UserID]arrival // users with a new connection, to be greeted
+	known map[im.GatewayID]bool // gateways that live or have lived
+	quiet time.Time             // do nothing before: Redis or the bus failed
 }
+
+// rumour is what was heard of a user.
+type rumour int
+
+const (
+	came     rumour = iota // he has a route: look at once
+	left                   // a route of his went: look after the debounce time
+	vanished               // it went because his client was silent for long: look at once
+)
 
 func newPresence(rt *routes, st *store, pub *publisher, gw Gateways, debounce time.Duration, log *slog.Logger) *presence {
 	return &presence{
 		routes: rt, store: st, pub: pub, gateways: gw, debounce: debounce, log: log,
-		wake: make(chan struct{}, 1), heard: map[im.UserID]time.Duration{}, newly: map[im.UserID]arrival{}, looked: map[im.GatewayID]bool{},
+		wake: make(chan struct{}, 1), heard: map[im.UserID]rumour{}, newly: map[im.UserID]arrival{}, looked: map[im.GatewayID]bool{},
 	}
 }
 
@@ -90,21 +100,31 @@ func (p *presence) arrived(u im.UserID) {
 		p.newly[u] = arrival{at: time.Now()}
 	}
 	p.mu.Unlock()
-	p.hear(u, 0)
+	p.hear(u, came)
 }
 
 // connected notes that a user has a route, of a connection that may be old. It
 // does not block.
-func (p *presence) connected(u im.UserID) { p.hear(u, 0) }
+func (p *presence) connected(u im.UserID) { p.hear(u, came) }
 
 // disconnected notes that a route of the user went. It does not block. He is
-// told to be away if he still is after the debounce time.
-func (p *presence) disconnected(u im.UserID) { p.hear(u, p.debounce) }
+// told to be away if he still is after the debounce time, or at once if his client
+// was given up: then it has been silent for longer than that.
+func (p *presence) disconnected(u im.UserID, gaveUp bool) {
+	if gaveUp {
+		p.hear(u, vanished)
+		return
+	}
+	p.hear(u, left)
+}
 
-func (p *presence) hear(u im.UserID, delay time.Duration) {
+func (p *presence) hear(u im.UserID, r rumour) {
 	p.mu.Lock()
-	if _, waits := p.heard[u]; waits || len(p.heard) < maxHeard {
-		p.heard[u] = delay
+	old, waits := p.heard[u]
+	switch {
+	case waits && old == left && r == vanished: // who left just now has his debounce time
+	case waits || len(p.heard) < maxHeard:
+		p.heard[u] = r
 	}
 	p.mu.Unlock()
 	select {
@@ -180,31 +200,30 @@ func (p *presence) enqueue(ctx context.Context, delay time.Duration, users []im.
 func (p *presence) flush(ctx context.Context) error {
 	p.mu.Lock()
 	heard := p.heard
-	p.heard = map[im.UserID]time.Duration{}
+	p.heard = map[im.UserID]rumour{}
 	p.mu.Unlock()
 	if len(heard) == 0 {
 		return nil
 	}
-	var now, later []im.UserID
-	for u, delay := range heard {
-		if delay == 0 {
-			now = append(now, u)
-		} else {
-			later = append(later, u)
-		}
+	var by [vanished + 1][]im.UserID
+	for u, r := range heard {
+		by[r] = append(by[r], u)
 	}
-	err := p.enqueue(ctx, 0, now)
+	err := p.enqueue(ctx, 0, by[came])
 	if err == nil {
-		err = p.wasHere(ctx, later)
+		err = p.wasHere(ctx, slices.Concat(by[left], by[vanished]))
 	}
 	if err == nil {
-		err = p.enqueue(ctx, p.debounce, later)
+		err = p.enqueue(ctx, p.debounce, by[left])
+	}
+	if err == nil {
+		err = p.sweep(ctx, by[vanished])
 	}
 	if err != nil { // hear it again, unless there is newer news
 		p.mu.Lock()
-		for u, delay := range heard {
+		for u, r := range heard {
 			if _, newer := p.heard[u]; !newer {
-				p.heard[u] = delay
+				p.heard[u] = r
 			}
 		}
 		p.mu.Unlock()

@@ -301,6 +301,36 @@ func TestG9_RegistrationThatArrivesAfterTheEndLeavesNoRoute(t *testing.T) {
 	}
 }
 
+// A client that was given up has been silent for longer than any debounce: his
+// friends hear it at once, unless he has just closed another device.
+func TestG9_WhoVanishedIsAwayAtOnce(t *testing.T) {
+	slow := func(c *Config) { c.PresenceDebounce = time.Minute }
+	h := newHarness(t, slow)
+	h.befriend(2, 3)
+	h.befriend(4, 3)
+	h.connectAt(testGateway, 3, 1, im.PlatformWeb)
+	h.connectAt(testGateway, 2, 2, im.PlatformWeb)
+	h.connectAt(testGateway, 4, 3, im.PlatformWeb)
+	h.connectAt(testGateway, 4, 4, im.PlatformApp)
+	h.wantSeen(time.Second, 3, 2, "+")
+	h.wantSeen(time.Second, 3, 4, "+")
+	vanish := func(user, conn int64, platform im.Platform) {
+		insist(t, func() error {
+			_, err := h.Disconnect(t.Context(), &logicv1.DisconnectRequest{GatewayId: testGateway, Conns: []*logicv1.Conn{
+				{UserId: user, ConnId: conn, Platform: int32(platform), Vanished: true},
+			}})
+			return err
+		})
+	}
+	h.disconnectAt(testGateway, 4, 3, im.PlatformWeb)
+	time.Sleep(200 * time.Millisecond) // in the queue
+	vanish(4, 4, im.PlatformApp)
+	vanish(2, 2, im.PlatformWeb)
+	h.wantSeen(time.Second, 3, 2, "+-")
+	time.Sleep(300 * time.Millisecond)
+	h.wantSeen(0, 3, 4, "+")
+}
+
 // A displaced connection's late end does not make its user look away.
 func TestG9_DisplacedConnectionEndingLateIsNoGoing(t *testing.T) {
 	h := newHarness(t, short)

@@ -29,7 +29,9 @@ type Conn struct {
 	ConnId   int64                  `protobuf:"varint,2,opt,name=conn_id,json=connId,proto3" json:"conn_id,omitempty"`
 	Platform int32                  `protobuf:"varint,3,opt,name=platform,proto3" json:"platform,omitempty"`
 	// When it connected, Unix milliseconds: the newer of two wins.
-	SinceMs       int64 `protobuf:"varint,4,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	SinceMs int64 `protobuf:"varint,4,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	// At its end: nothing was heard of the client for so long that it was given up.
+	Vanished      bool `protobuf:"varint,5,opt,name=vanished,proto3" json:"vanished,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -90,6 +92,13 @@ func (x *Conn) GetSinceMs() int64 {
 		return x.SinceMs
 	}
 	return 0
+}
+
+func (x *Conn) GetVanished() bool {
+	if x != nil {
+		return x.Vanished
+	}
+	return false
 }
 
 type BacklogRequest struct {
@@ -847,12 +856,13 @@ var File_logic_v1_connection_proto protoreflect.FileDescriptor
 
 const file_logic_v1_connection_proto_rawDesc = "" +
 	"\n" +
-	"\x19logic/v1/connection.proto\x12\blogic.v1\x1a\x16logic/v1/message.proto\x1a\x12push/v1/push.proto\"o\n" +
+	"\x19logic/v1/connection.proto\x12\blogic.v1\x1a\x16logic/v1/message.proto\x1a\x12push/v1/push.proto\"\x8b\x01\n" +
 	"\x04Conn\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\x03R\x06userId\x12\x17\n" +
 	"\aconn_id\x18\x02 \x01(\x03R\x06connId\x12\x1a\n" +
 	"\bplatform\x18\x03 \x01(\x05R\bplatform\x12\x19\n" +
-	"\bsince_ms\x18\x04 \x01(\x03R\asinceMs\"\xb8\x01\n" +
+	"\bsince_ms\x18\x04 \x01(\x03R\asinceMs\x12\x1a\n" +
+	"\bvanished\x18\x05 \x01(\bR\bvanished\"\xb8\x01\n" +
 	"\x0eBacklogRequest\x12\x1d\n" +
 	"\n" +
 	"gateway_id\x18\x01 \x01(\tR\tgatewayId\x12\"\n" +
