@@ -49,6 +49,8 @@ type fakeStore struct {
 	registering func()
 	// paged is called when a backlog is read and nothing of it sent yet.
 	paged func()
+	// acknowledging is called before receipts are taken, which it may refuse.
+	acknowledging func(context.Context) error
 	// refuseBacklog answers backlogs with an error, as package rpc makes it.
 	refuseBacklog error
 	// generous repeats in backlogs what the connection has written.
@@ -356,10 +358,18 @@ func (r *replica) Disconnect(_ context.Context, req *logicv1.DisconnectRequest) 
 	return &logicv1.DisconnectResponse{}, nil
 }
 
-func (r *replica) Acknowledge(_ context.Context, req *logicv1.AcknowledgeRequest) (*logicv1.AcknowledgeResponse, error) {
+func (r *replica) Acknowledge(ctx context.Context, req *logicv1.AcknowledgeRequest) (*logicv1.AcknowledgeResponse, error) {
 	f := r.fakeStore
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if wait := f.acknowledging; wait != nil {
+		f.mu.Unlock()
+		err := wait(ctx)
+		f.mu.Lock()
+		if err != nil {
+			return nil, err
+		}
+	}
 	for _, a := range req.GetAcks() {
 		conv, seq := a.GetConversationId(), a.GetSeq()
 		for id, c := range f.byID {

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,10 +13,16 @@ import (
 )
 
 const (
+	// maxReceipts bounds the receipts of everybody, ownReceipts those of one user's
+	// platform: he may name what there is not, and others have theirs to report.
 	maxReceipts   = 200_000
+	ownReceipts   = 1_000
 	maxGone       = 100_000
 	reportBatch   = 1_000
 	reportTimeout = 2 * time.Second
+	// receiptsFirst is how long the end of a connection waits for its receipts to be
+	// told.
+	receiptsFirst = 500 * time.Millisecond
 	reportBackoff = time.Second
 	goneInterval  = 50 * time.Millisecond
 	// goneAgain is when an end is reported again that may have been too early:
@@ -32,6 +40,18 @@ type receipt struct {
 	msg      im.MessageID
 }
 
+// receiver is whose receipts are counted and told together.
+type receiver struct {
+	user     im.UserID
+	platform im.Platform
+}
+
+// received is what a receipt is about, its seq aside.
+type received struct {
+	conv im.ConversationID
+	msg  im.MessageID
+}
+
 // reports collects what logic should know but nobody waits for: receipts and
 // closed connections. What cannot be told is kept, within bounds; a receipt
 // lost means that messages come twice, a disconnect lost that presence errs
@@ -40,7 +60,8 @@ type reports struct {
 	s *Server
 
 	mu       sync.Mutex
-	receipts map[receipt]im.Seq // keyed without the seq
+	receipts map[receiver]map[received]im.Seq
+	count    int // of receipts
 	gone     []*logicv1.Conn
 	again    []goneConn // the earliest first
 }
@@ -52,23 +73,47 @@ type goneConn struct {
 }
 
 func (r *reports) ack(a receipt) {
-	seq := a.seq
-	a.seq = 0
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.mergeLocked(a, seq)
+	r.mergeLocked(a)
 }
 
-func (r *reports) mergeLocked(key receipt, seq im.Seq) {
-	old, ok := r.receipts[key]
-	if !ok && len(r.receipts) >= maxReceipts {
+func (r *reports) mergeLocked(a receipt) {
+	who, what := receiver{a.user, a.platform}, received{a.conv, a.msg}
+	own := r.receipts[who]
+	old, ok := own[what]
+	if !ok && (len(own) >= ownReceipts || r.count >= maxReceipts) {
 		r.s.m.dropped.Inc()
 		return
 	}
-	if r.receipts == nil {
-		r.receipts = map[receipt]im.Seq{}
+	if own == nil {
+		if r.receipts == nil {
+			r.receipts = map[receiver]map[received]im.Seq{}
+		}
+		own = map[received]im.Seq{}
+		r.receipts[who] = own
 	}
-	r.receipts[key] = max(old, seq)
+	if !ok {
+		r.count++
+	}
+	own[what] = max(old, a.seq)
+}
+
+// take takes out the receipts of some, or with nil those of everybody.
+func (r *reports) take(of []receiver) (out []receipt) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if of == nil {
+		of = slices.Collect(maps.Keys(r.receipts))
+	}
+	for _, who := range of {
+		for what, seq := range r.receipts[who] {
+			out = append(out, receipt{who.user, who.platform, what.conv, seq, what.msg})
+		}
+		delete(r.receipts, who)
+	}
+	r.count -= len(out)
+	return out
 }
 
 // disconnect reports the end of a connection; if it was not known to have a
@@ -110,76 +155,55 @@ func (r *reports) loop(ctx context.Context, interval time.Duration, flush func(c
 }
 
 // flushReceipts tells logic all receipts collected so far.
-func (r *reports) flushReceipts(ctx context.Context) error {
-	r.mu.Lock()
-	todo := r.receipts
-	r.receipts = nil
-	r.mu.Unlock()
-	req := &logicv1.AcknowledgeRequest{}
-	sent := make([]receipt, 0, min(len(todo), reportBatch))
-	send := func() error {
-		if len(req.Acks) == 0 {
-			return nil
-		}
-		ctx, cancel := context.WithTimeout(ctx, reportTimeout)
-		defer cancel()
-		if err := failpoint.Hit("gateway.before_receipts"); err != nil {
-			return err
-		}
-		if _, err := r.s.deps.Connections.Acknowledge(ctx, req); err != nil {
-			return err
-		}
-		if err := failpoint.Hit("gateway.after_receipts"); err != nil {
-			return err
-		}
-		for _, key := range sent {
-			delete(todo, key)
-		}
-		req.Acks, sent = nil, sent[:0]
-		return nil
-	}
-	var err error
-	for key, seq := range todo {
-		req.Acks = append(req.Acks, &logicv1.Ack{
-			UserId: int64(key.user), Platform: int32(key.platform), ConversationId: int64(key.conv),
-			Seq: int64(seq), MessageId: int64(key.msg),
-		})
-		if sent = append(sent, key); len(sent) == reportBatch {
-			if err = send(); err != nil {
-				break
+func (r *reports) flushReceipts(ctx context.Context) error { return r.tell(ctx, r.take(nil)) }
+
+// tell tells logic receipts, and keeps those that it did not hear.
+func (r *reports) tell(ctx context.Context, todo []receipt) error {
+	for len(todo) > 0 {
+		n := min(len(todo), reportBatch)
+		if err := r.tellSome(ctx, todo[:n]); err != nil {
+			r.mu.Lock()
+			for _, a := range todo {
+				r.mergeLocked(a)
 			}
+			r.mu.Unlock()
+			return err
 		}
+		todo = todo[n:]
 	}
-	if err == nil {
-		err = send()
-	}
-	if err != nil {
-		r.mu.Lock()
-		for key, seq := range todo {
-			r.mergeLocked(key, seq)
-		}
-		r.mu.Unlock()
-	}
-	return err
+	return nil
 }
 
-// flushGone tells logic which connections are closed, after the receipts: who
+func (r *reports) tellSome(ctx context.Context, some []receipt) error {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	if err := failpoint.Hit("gateway.before_receipts"); err != nil {
+		return err
+	}
+	req := &logicv1.AcknowledgeRequest{Acks: make([]*logicv1.Ack, len(some))}
+	for i, a := range some {
+		req.Acks[i] = &logicv1.Ack{
+			UserId: int64(a.user), Platform: int32(a.platform), ConversationId: int64(a.conv),
+			Seq: int64(a.seq), MessageId: int64(a.msg),
+		}
+	}
+	if _, err := r.s.deps.Connections.Acknowledge(ctx, req); err != nil {
+		return err
+	}
+	return failpoint.Hit("gateway.after_receipts")
+}
+
+// flushGone tells logic which connections are closed, after their receipts: who
 // closed may be back elsewhere at once and should not get again what he proved to
-// have. It takes what it reports out of the queue first, so that two flushes at
-// once never report the same, and puts it back if logic did not hear it.
+// have. Nobody waits long for that, and for others' receipts not at all. It takes
+// what it reports out of the queue first, so that two flushes at once never report
+// the same, and puts it back if logic did not hear it.
 func (r *reports) flushGone(ctx context.Context) error {
 	r.mu.Lock()
 	for now := r.s.now(); len(r.again) > 0 && r.again[0].due <= now; r.again = r.again[1:] {
 		r.goneLocked(r.again[0].conn)
 	}
-	none := len(r.gone) == 0
 	r.mu.Unlock()
-	if none {
-		return nil
-	}
-	if err := r.flushReceipts(ctx); err != nil {
-		r.s.m.reportErrors.Inc() // they are kept; the other news goes out all the same
-	}
 	for {
 		r.mu.Lock()
 		n := min(len(r.gone), reportBatch)
@@ -189,17 +213,30 @@ func (r *reports) flushGone(ctx context.Context) error {
 		if n == 0 {
 			return nil
 		}
-		ctx, cancel := context.WithTimeout(ctx, reportTimeout)
-		_, err := r.s.deps.Connections.Disconnect(ctx, &logicv1.DisconnectRequest{GatewayId: string(r.s.id), Conns: batch})
-		cancel()
-		if err == nil {
-			err = failpoint.Hit("gateway.after_gone")
-		}
-		if err != nil {
+		if err := r.reportGone(ctx, batch); err != nil {
 			r.mu.Lock()
 			r.gone = append(batch, r.gone...)
 			r.mu.Unlock()
 			return err
 		}
 	}
+}
+
+func (r *reports) reportGone(ctx context.Context, batch []*logicv1.Conn) error {
+	who := make([]receiver, len(batch))
+	for i, c := range batch {
+		who[i] = receiver{im.UserID(c.GetUserId()), im.Platform(c.GetPlatform())} //nolint:gosec // ours
+	}
+	first, cancel := context.WithTimeout(ctx, receiptsFirst)
+	err := r.tell(first, r.take(who))
+	cancel()
+	if err != nil {
+		r.s.m.reportErrors.Inc() // they are kept; the other news goes out all the same
+	}
+	ctx, cancel = context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	if _, err := r.s.deps.Connections.Disconnect(ctx, &logicv1.DisconnectRequest{GatewayId: string(r.s.id), Conns: batch}); err != nil {
+		return err
+	}
+	return failpoint.Hit("gateway.after_gone")
 }
