@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"net"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -138,6 +139,37 @@ func TestG2_WhatAPausedGatewayReadsLateIsNotStored(t *testing.T) {
 	for _, r := range rows {
 		require.NotEqual(t, "late", r.Text, "what was refused is stored")
 	}
+}
+
+// One replica of auth is paused: a login that meets it fails soon, others go to the
+// one that is left, and gateways hear from it of logins that have ended.
+func TestG16_OnePausedAuthHoldsNothingUp(t *testing.T) {
+	t.Cleanup(func() { healthy(t) })
+	u := newUser(t, 1)
+	paused := system.Process("auth-1")
+	require.NoError(t, paused.Pause())
+	t.Cleanup(func() { _ = paused.Resume() })
+	in := 0
+	for range 4 {
+		begin := time.Now()
+		if user, err := api(1).Login(soon(t), u.Email, password); err == nil {
+			in++
+			u.User, u.api = user, api(1).As(user.Token)
+		}
+		require.Less(t, time.Since(begin), 3*time.Second+busySlack)
+	}
+	require.GreaterOrEqual(t, in, 2)
+	require.NoError(t, u.api.Call(soon(t), http.MethodPost, "/api/auth/logout", nil, nil))
+	begin := time.Now()
+	for n := 1; n <= 2; n++ {
+		require.Eventually(t, func() bool {
+			_, err := u.api.At(system.GatewayURL(n)).FriendRequests(soon(t))
+			return imclient.CodeOf(err) == http.StatusUnauthorized
+		}, 10*time.Second, 10*time.Millisecond)
+	}
+	took := time.Since(begin)
+	t.Logf("the end of a login was known everywhere after %v", took)
+	require.Less(t, took, time.Second+busySlack)
 }
 
 // Redis loses everything it knows, without dying.

@@ -90,6 +90,34 @@ func (d *identity) revoked(c *token.Claims) bool {
 	return ok && c.IssuedAt.Unix() < u.notBefore
 }
 
+const (
+	// askTimeout is how long a replica of auth may be silent before another is
+	// asked: with the pause between two looks it must leave something of the second
+	// within which the end of a login is known.
+	askTimeout = 400 * time.Millisecond
+	// quickAsks is how often that is done, before it is not one replica that is
+	// stopped but all of them that are slow.
+	quickAsks = 2
+)
+
+// ofAnother makes a call, and again while the one asked is silent: calls go to the
+// replicas in turn.
+func ofAnother(ctx context.Context, ask func(context.Context) error) error {
+	within := func(limit time.Duration) (silent bool, err error) {
+		bounded, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		err = ask(bounded)
+		return err != nil && bounded.Err() != nil && ctx.Err() == nil, err
+	}
+	for range quickAsks {
+		if silent, err := within(askTimeout); !silent {
+			return err
+		}
+	}
+	_, err := within(callTimeout)
+	return err
+}
+
 // fetchKeys fetches the keys unless that was tried less than age ago; it reports
 // whether those known now are the ones of then.
 func (d *identity) fetchKeys(ctx context.Context, age time.Duration) bool {
@@ -100,9 +128,11 @@ func (d *identity) fetchKeys(ctx context.Context, age time.Duration) bool {
 	}
 	d.fresh = false
 	defer func() { d.fetched = time.Now() }() // whoever waited for this does not try again
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	r, err := d.auth.Keys(ctx, &authv1.KeysRequest{})
+	var r *authv1.KeysResponse
+	err := ofAnother(ctx, func(ctx context.Context) (err error) {
+		r, err = d.auth.Keys(ctx, &authv1.KeysRequest{})
+		return err
+	})
 	if err != nil || len(r.GetKeys()) == 0 {
 		d.log.Warn("cannot fetch the keys of auth", "err", err)
 		return false
@@ -167,12 +197,14 @@ func (d *identity) pollAll(ctx context.Context) error {
 
 // poll takes as much of it as comes in one answer, and says how much.
 func (d *identity) poll(ctx context.Context) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
 	d.mu.RLock()
 	after := d.cursor
 	d.mu.RUnlock()
-	r, err := d.auth.Revocations(ctx, &authv1.RevocationsRequest{After: after})
+	var r *authv1.RevocationsResponse
+	err := ofAnother(ctx, func(ctx context.Context) (err error) {
+		r, err = d.auth.Revocations(ctx, &authv1.RevocationsRequest{After: after})
+		return err
+	})
 	if err != nil {
 		return 0, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -144,4 +145,71 @@ func TestVerify_NewKeyWhileOthersFetch(t *testing.T) {
 			t.Errorf("with auth there: %v", err)
 		}
 	}
+}
+
+// halfAuth has two replicas, of which one is stopped: every other call gets no answer.
+type halfAuth struct {
+	*fakeAuth
+	calls  atomic.Int64
+	asking chan struct{} // somebody waits for the one that is stopped
+}
+
+func (a *halfAuth) stopped(ctx context.Context) error {
+	if a.calls.Add(1)%2 == 0 {
+		return nil
+	}
+	select {
+	case a.asking <- struct{}{}:
+	default:
+	}
+	<-ctx.Done()
+	return im.E(im.KindUnavailable, "service_unavailable", ctx.Err())
+}
+
+func (a *halfAuth) Keys(ctx context.Context, req *authv1.KeysRequest, opts ...grpc.CallOption) (*authv1.KeysResponse, error) {
+	if err := a.stopped(ctx); err != nil {
+		return nil, err
+	}
+	return a.fakeAuth.Keys(ctx, req, opts...)
+}
+
+func (a *halfAuth) Revocations(ctx context.Context, req *authv1.RevocationsRequest, opts ...grpc.CallOption) (*authv1.RevocationsResponse, error) {
+	if err := a.stopped(ctx); err != nil {
+		return nil, err
+	}
+	return a.fakeAuth.Revocations(ctx, req, opts...)
+}
+
+// One replica of auth is stopped: logins end as fast as ever, and a gateway that
+// starts is ready as soon.
+func TestG16_AStoppedReplicaOfAuthHoldsNothingUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		auth := &halfAuth{fakeAuth: newFakeAuth(t), asking: make(chan struct{})}
+		began := time.Now()
+		d := startIdentity(t, auth)
+		for !d.ready() {
+			time.Sleep(time.Millisecond)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("ready after %v", took)
+		}
+		tok := auth.token(t, 35)
+		for range 5 {
+			<-auth.asking // the worst moment
+			auth.revoke(&authv1.Revocation{UserId: 35, NotBefore: time.Now().Add(time.Hour).Unix(), ExpiresAt: time.Now().Add(2 * time.Hour).Unix()})
+			began := time.Now()
+			for {
+				if _, err := d.verify(t.Context(), tok); err != nil {
+					break
+				}
+				time.Sleep(time.Millisecond)
+			}
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("known after %v", took)
+			}
+			d.mu.Lock()
+			clear(d.users)
+			d.mu.Unlock()
+		}
+	})
 }

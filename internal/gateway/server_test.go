@@ -423,6 +423,27 @@ func TestG9_AnEndThatPassesItsRegistrationIsReportedAgain(t *testing.T) {
 	}
 }
 
+// TestG8_AStoppedReplicaHoldsNoConnectUp: a replica that is stopped takes a
+// registration and says nothing; another is asked.
+func TestG8_AStoppedReplicaHoldsNoConnectUp(t *testing.T) {
+	w := newWorld(t, testConfig())
+	var first atomic.Bool
+	resume := make(chan struct{})
+	defer close(resume)
+	w.store.mu.Lock()
+	w.store.registering = func() {
+		if first.CompareAndSwap(false, true) {
+			<-resume
+		}
+	}
+	w.store.mu.Unlock()
+	began := time.Now()
+	w.connect(34)
+	if took := time.Since(began); took > 3500*time.Millisecond {
+		t.Errorf("live after %v", took)
+	}
+}
+
 func TestKickEvent(t *testing.T) {
 	w := newWorld(t, testConfig())
 	a, b := w.connect(34), w.connect(35)

@@ -17,7 +17,10 @@ import (
 const (
 	// syncIdle ends a backlog stream that brings nothing for so long while the
 	// client could take more.
-	syncIdle     = 5 * time.Second
+	syncIdle = 5 * time.Second
+	// syncFirst is how long the first answer may take before another replica is
+	// asked: it needs no more than a look into Redis. It doubles each time.
+	syncFirst    = 1500 * time.Millisecond
 	syncRetryMin = 200 * time.Millisecond
 	syncRetryMax = 2 * time.Second
 )
@@ -45,9 +48,9 @@ func (c *conn) syncLocked(cause string) {
 // sync reads the backlog, again and again until it worked, and goes live. With
 // register the connection becomes known to logic first.
 func (c *conn) sync(ctx context.Context, register bool) {
-	pause := syncRetryMin
+	pause, patience := syncRetryMin, syncFirst
 	for {
-		err := c.s.limitSyncs(ctx, func() error { return c.backlog(ctx, &register) })
+		err := c.s.limitSyncs(ctx, func() error { return c.backlog(ctx, &register, patience) })
 		if err == nil {
 			if c.live() {
 				return
@@ -76,7 +79,7 @@ func (c *conn) sync(ctx context.Context, register bool) {
 		case <-ctx.Done():
 			return
 		}
-		pause = min(2*pause, syncRetryMax)
+		pause, patience = min(2*pause, syncRetryMax), min(2*patience, syncIdle)
 	}
 }
 
@@ -103,14 +106,15 @@ func (c *conn) live() bool {
 	return true
 }
 
-// backlog reads once what the connection misses and writes it.
-func (c *conn) backlog(ctx context.Context, register *bool) error {
+// backlog reads once what the connection misses and writes it. It waits for the
+// first answer as long as patience says.
+func (c *conn) backlog(ctx context.Context, register *bool, patience time.Duration) error {
 	if err := c.waitForRoom(ctx, 0); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	idle := time.AfterFunc(syncIdle, cancel)
+	idle := time.AfterFunc(patience, cancel)
 	defer idle.Stop()
 
 	req := &logicv1.BacklogRequest{GatewayId: string(c.s.id), Conn: c.pb(), Register: *register, PeerIp: c.ip}

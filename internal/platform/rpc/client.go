@@ -18,8 +18,11 @@ import (
 )
 
 const (
-	// defaultDeadline is for unary calls whose context has none.
+	// defaultDeadline is for unary calls whose context has none, and for one attempt
+	// at what may be repeated.
 	defaultDeadline = 2 * time.Second
+	// maxAttempts is how often that is tried; the last has all the time that is left.
+	maxAttempts = 3
 	// maxResponse is what a client accepts in one message: a run of a backlog.
 	maxResponse = 16 << 20
 	// dialLimit bounds one attempt to connect.
@@ -39,13 +42,14 @@ type dialOptions struct {
 func WithTLS(cfg TLSConfig) DialOption { return func(o *dialOptions) { o.tls = cfg } }
 
 // WithRetry lists the methods ("/logic.v1.MessageService/History") that are
-// safe to repeat: they are tried up to three times when a server is unavailable,
-// and that their answer was lost changes nothing.
+// safe to repeat: they are tried up to three times when a server is unavailable
+// or silent, and that their answer was lost changes nothing.
 func WithRetry(methods ...string) DialOption {
 	return func(o *dialOptions) { o.retry = append(o.retry, methods...) }
 }
 
-// WithTimeout sets the deadline of unary calls whose context has none; 2s.
+// WithTimeout sets the deadline of unary calls whose context has none, and how long
+// a server may be silent before what is safe to repeat is asked of another; 2s.
 func WithTimeout(d time.Duration) DialOption { return func(o *dialOptions) { o.timeout = d } }
 
 // Dial returns a client of a service, such as "im:///logic", that spreads its
@@ -164,10 +168,32 @@ func (c *caller) unary(ctx context.Context, method string, req, res any, cc *grp
 	}
 	begin := time.Now()
 	var to peer.Peer // gRPC names one only if the call was given to a connection
-	err := invoke(ctx, method, req, res, cc, append(opts, grpc.Peer(&to))...)
-	err = fromStatus(ctx, err, to.Addr != nil && !slices.Contains(c.safe, method))
+	opts = append(opts, grpc.Peer(&to))
+	safe := slices.Contains(c.safe, method)
+	var err error
+	for attempt := 1; ; attempt++ {
+		silent := false
+		if safe && attempt < maxAttempts {
+			silent, err = c.attempt(ctx, func(ctx context.Context) error { return invoke(ctx, method, req, res, cc, opts...) })
+		} else {
+			err = invoke(ctx, method, req, res, cc, opts...)
+		}
+		if !silent {
+			break
+		}
+	}
+	err = fromStatus(ctx, err, to.Addr != nil && !safe)
 	c.metrics.observe(method, begin, err)
 	return err
+}
+
+// attempt makes a call with a share of the time. It reports whether that passed
+// without an answer: the server may be frozen, and the next call goes to another.
+func (c *caller) attempt(ctx context.Context, call func(context.Context) error) (silent bool, err error) {
+	share, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	err = call(share)
+	return err != nil && share.Err() != nil && ctx.Err() == nil, err
 }
 
 func (c *caller) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {

@@ -10,10 +10,13 @@
 // changes nothing, or it is a stream, whose user knows what he has sent.
 //
 // Deadlines. Every unary call has one. The server leaves a little of it to
-// report its own timeout and refuses work that nobody waits for any more.
+// report its own timeout and refuses work that nobody waits for any more. What may
+// be repeated is asked of another server when one has not answered in two seconds;
+// anything else waits as long as its server shows that it lives, for it may just
+// take long: a password is hashed when its turn comes.
 //
-// Liveness. A server sends its health once a second on every connection; a
+// Liveness. A server sends its health twice a second on every connection; a
 // client that hears nothing for silenceLimit closes the connection. That finds
-// a frozen or unreachable peer in less than five seconds, which keep-alive
+// a frozen or unreachable peer in less than three seconds, which keep-alive
 // pings (ten seconds at least in grpc-go) cannot.
 package rpc

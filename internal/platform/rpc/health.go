@@ -11,7 +11,7 @@ import (
 )
 
 // healthEvery is how often a watching client hears from us, changed or not.
-const healthEvery = time.Second
+const healthEvery = 500 * time.Millisecond
 
 // healthServer answers for the service as a whole: every name has the same
 // status. Watchers get it at once, at each change and every healthEvery, which

@@ -9,8 +9,10 @@ import (
 
 const (
 	// silenceLimit ends a connection on which nothing arrived, not even the
-	// health that every server repeats each healthEvery.
-	silenceLimit = 4 * time.Second
+	// health that every server repeats each healthEvery. What may not be repeated
+	// waits that long for a server that is frozen; a shorter limit would end
+	// connections to those that are only busy.
+	silenceLimit = 2500 * time.Millisecond
 	// deadlineStep is how much a read deadline may lag behind: setting it
 	// anew for each of thousands of reads a second is work for nothing.
 	deadlineStep = 250 * time.Millisecond
