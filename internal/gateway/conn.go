@@ -58,6 +58,7 @@ type conn struct {
 	roomWait      chan struct{}
 	stopSync      context.CancelFunc // ends the running sync
 	receipts      bool               // the client sends receipts itself
+	registrations uint8              // how often logic was asked for a route: once, or more often
 	delivery
 }
 

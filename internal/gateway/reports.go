@@ -116,15 +116,15 @@ func (r *reports) take(of []receiver) (out []receipt) {
 	return out
 }
 
-// disconnect reports the end of a connection; if it was not known to have a
-// route, twice: the first report may pass its registration on the way.
+// disconnect reports the end of a connection; twice if a registration may still be
+// on its way, which the first report may pass.
 func (r *reports) disconnect(c *conn) {
-	pb, routed := c.pb(), c.routed()
+	pb, settled := c.pb(), c.registeredOnce()
 	pb.Vanished = c.vanished.Load()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.goneLocked(pb)
-	if !routed && len(r.again) < maxGone {
+	if !settled && len(r.again) < maxGone {
 		r.again = append(r.again, goneConn{pb, r.s.now() + goneAgain})
 	}
 }

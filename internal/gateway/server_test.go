@@ -442,6 +442,12 @@ func TestG8_AStoppedReplicaHoldsNoConnectUp(t *testing.T) {
 	if took := time.Since(began); took > 3500*time.Millisecond {
 		t.Errorf("live after %v", took)
 	}
+	// The one that was stopped may make a route yet.
+	w.srv.hub.each(34, func(c *conn) {
+		if c.registeredOnce() {
+			t.Error("its end is reported once only")
+		}
+	})
 }
 
 func TestKickEvent(t *testing.T) {

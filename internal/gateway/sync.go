@@ -119,6 +119,9 @@ func (c *conn) backlog(ctx context.Context, register *bool, patience time.Durati
 
 	req := &logicv1.BacklogRequest{GatewayId: string(c.s.id), Conn: c.pb(), Register: *register, PeerIp: c.ip}
 	c.mu.Lock()
+	if *register {
+		c.registrations = min(c.registrations+1, 2)
+	}
 	for conv, seq := range c.positions {
 		req.Positions = append(req.Positions, &logicv1.Cursor{ConversationId: int64(conv), Seq: int64(seq)})
 	}
@@ -175,12 +178,12 @@ func (c *conn) registered(pv im.PV, epoch string) {
 	c.pv, c.epoch, c.joined = pv, epoch, true
 }
 
-// routed reports whether logic has said that the connection has a route: it names
-// the counter's life then, and only then.
-func (c *conn) routed() bool {
+// registeredOnce reports whether logic was asked for a route once, and has said that
+// there is one: it names the counter's life then, and only then.
+func (c *conn) registeredOnce() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.epoch != ""
+	return c.epoch != "" && c.registrations == 1
 }
 
 // writeRun writes a run of one conversation, waiting for room in the outbox.

@@ -76,7 +76,12 @@ func (s *Server) register(ctx context.Context, req *logicv1.BacklogRequest, firs
 	user, rt := im.UserID(req.GetConn().GetUserId()), routeOf(req.GetGatewayId(), req.GetConn())
 	reg, err := s.routes.register(ctx, user, rt, *s.cfg.KickOlder, true)
 	if ctx.Err() != nil {
-		s.unregister(ctx, user, rt)
+		if reg.sinceMS != 0 {
+			rt.sinceMS = reg.sinceMS
+		}
+		if !reg.again {
+			s.unregister(ctx, user, rt)
+		}
 		return im.E(im.KindUnavailable, "connection_displaced", ctx.Err())
 	}
 	if err != nil {
@@ -105,11 +110,13 @@ func (s *Server) register(ctx context.Context, req *logicv1.BacklogRequest, firs
 const unrouteTimeout = 2 * time.Second
 
 // unregister takes back the route of a connection that left while it was made:
-// its end, by way of another replica, may have been here before it.
+// its end, by way of another replica, may have been here before it. Or its gateway
+// has lost patience with this replica and registers it by way of another: that
+// route is not this one's to remove.
 func (s *Server) unregister(ctx context.Context, user im.UserID, rt route) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unrouteTimeout)
 	defer cancel()
-	if err := s.routes.remove(ctx, []im.UserID{user}, []route{rt}); err != nil {
+	if err := s.routes.takeBack(ctx, user, rt); err != nil {
 		s.log.WarnContext(ctx, "route of a connection that left stays for now", "err", err) // its gateway reports the end again
 		return
 	}

@@ -331,6 +331,66 @@ func TestG9_WhoVanishedIsAwayAtOnce(t *testing.T) {
 	h.wantSeen(0, 3, 4, "+")
 }
 
+// A replica was frozen while a connection was registered, by way of another in the
+// end: when it goes on, whoever comes first, the route stays.
+func TestG9_RegistrationOfAFrozenReplicaTakesNoRouteAway(t *testing.T) {
+	h := newHarness(t, short)
+	near := h.Server
+	proxy := testkit.Proxy(t, h.redis)
+	h.redis = proxy.Addr
+	far := h.replica(short)
+	h.connectAt(testGateway, 9, 1, im.PlatformWeb) // by way of the far one: its connections are made
+	routes := func(user im.UserID) []route {
+		states, _, err := near.routes.read(t.Context(), []im.UserID{user})
+		must(t, err)
+		return states[0].routes
+	}
+	rt := route{gateway: testGateway, conn: 2, platform: im.PlatformWeb, sinceMS: time.Now().UnixMilli()}
+	register := func(ctx context.Context, s *Server) error {
+		return s.Backlog(&logicv1.BacklogRequest{GatewayId: testGateway, Register: true, Conn: &logicv1.Conn{
+			UserId: 3, ConnId: int64(rt.conn), Platform: int32(rt.platform), SinceMs: rt.sinceMS,
+		}}, &backlogStream{ctx: ctx})
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	insist(t, func() error { return register(t.Context(), near) })
+	proxy.Slow(50*time.Millisecond, 0)
+	over := make(chan error, 1)
+	go func() { over <- register(ctx, far) }()
+	time.Sleep(20 * time.Millisecond) // on its way to Redis
+	leave()
+	if err := <-over; err == nil {
+		t.Error("a registration for nobody succeeded")
+	}
+	time.Sleep(300 * time.Millisecond) // what was sent has arrived
+	if got := routes(3); len(got) != 1 {
+		t.Errorf("the connection's routes: %v", got)
+	}
+
+	// The frozen one registered first, and takes its route back last.
+	var first, second registration
+	for _, reg := range []*registration{&first, &second} {
+		insist(t, func() (err error) {
+			*reg, err = near.routes.register(t.Context(), 4, rt, true, true)
+			return err
+		})
+	}
+	if !second.again {
+		t.Error("registered twice, and told once")
+	}
+	takeBack := func(sinceMS int64) {
+		rt.sinceMS = sinceMS
+		insist(t, func() error { return near.routes.takeBack(t.Context(), 4, rt) })
+	}
+	takeBack(first.sinceMS)
+	if got := routes(4); len(got) != 1 {
+		t.Errorf("routes after the first was taken back: %v", got)
+	}
+	takeBack(second.sinceMS)
+	if got := routes(4); len(got) != 0 {
+		t.Errorf("routes after the last was taken back: %v", got)
+	}
+}
+
 // A displaced connection's late end does not make its user look away.
 func TestG9_DisplacedConnectionEndingLateIsNoGoing(t *testing.T) {
 	h := newHarness(t, short)

@@ -118,9 +118,9 @@ func (r *routes) ensureEpoch(ctx context.Context) error {
 	return away(r.rdb.SetNX(ctx, epochKey, rand.Text(), 0).Err())
 }
 
-// registerScript adds a route and returns the push counter, the time the route got
-// and the epoch, made if there is none, then the fields and values of the routes of
-// the same platform that it displaced. Counter and epoch are read in one go: a
+// registerScript adds a route and returns the push counter, the time the route got,
+// the epoch, made if there is none, and whether the connection had a route before,
+// then the fields and values of the routes of the same platform that it displaced. Counter and epoch are read in one go: a
 // counter under the epoch of another life of Redis would make the connection take
 // what it gets for repeats. A registration may be delayed until its client is back on another
 // socket, and must not displace that: on its own gateway the higher connection id
@@ -128,7 +128,9 @@ func (r *routes) ensureEpoch(ctx context.Context) error {
 // so close that the clocks may be believed. Otherwise a new connection wins and
 // counts as made after the other, whatever its gateway's clock says. One that
 // loses gets -1 for the counter; so does one that is only registered again and
-// finds a newer one there.
+// finds a newer one there. A new connection that is registered twice, by way of two
+// replicas, gets a later time, so that who made the first route can tell it from
+// the second.
 //
 // KEYS: routes, push counter, epoch. ARGV: field, platform, since, "1" to
 // displace, "1" if new, gateway and slash, connection id, how far in ms clocks are
@@ -137,11 +139,12 @@ var registerScript = redis.NewScript(`
 local since = tonumber(ARGV[3])
 redis.call('SET', KEYS[3], ARGV[9], 'NX')
 local epoch = redis.call('GET', KEYS[3])
-local kept, displaced = {}, {}
+local kept, displaced, again = {}, {}, 0
 for entry in string.gmatch(redis.call('GET', KEYS[1]) or '', '%S+') do
   local field, p, s = string.match(entry, '^(.+)=(%d+):(%d+)$')
   if field == ARGV[1] then
-    -- registered again
+    again = 1
+    if ARGV[5] == '1' then since = math.max(since, tonumber(s) + 1) end
   elseif ARGV[4] ~= '1' or p ~= ARGV[2] then
     kept[#kept+1] = entry
   else
@@ -161,7 +164,7 @@ end
 kept[#kept+1] = ARGV[1] .. '=' .. ARGV[2] .. ':' .. string.format('%.0f', since)
 redis.call('SET', KEYS[1], table.concat(kept, ' '))
 local pv = redis.call('GET', KEYS[2])
-local out = {tonumber(pv or '0'), since, epoch}
+local out = {tonumber(pv or '0'), since, epoch, again}
 for i = 1, #displaced do out[#out+1] = displaced[i] end
 return out
 `)
@@ -177,6 +180,8 @@ type registration struct {
 	epoch     string
 	sinceMS   int64
 	displaced []route
+	// again: the connection had a route before.
+	again bool
 	// lost: a newer connection of the platform holds the place already.
 	lost bool
 }
@@ -205,7 +210,11 @@ func (r *routes) register(ctx context.Context, u im.UserID, rt route, displace, 
 	reg.sinceMS, _ = res[1].(int64)
 	reg.epoch, _ = res[2].(string)
 	reg.lost, reg.pv = pv < 0, im.PV(max(pv, 0))
-	for i := 3; i+1 < len(res); i += 2 {
+	if len(res) > 3 {
+		again, _ := res[3].(int64)
+		reg.again = again == 1
+	}
+	for i := 4; i+1 < len(res); i += 2 {
 		f, _ := res[i].(string)
 		v, _ := res[i+1].(string)
 		if d, ok := parseRoute(f, v); ok && !reg.lost {
@@ -215,11 +224,13 @@ func (r *routes) register(ctx context.Context, u im.UserID, rt route, displace, 
 	return reg, away(r.rdb.SAdd(ctx, gatewayKey(rt.gateway), int64(u)).Err())
 }
 
-// removeScript deletes one route. KEYS: routes. ARGV: field.
+// removeScript deletes one route. KEYS: routes. ARGV: field, and its value if no
+// other is to go.
 var removeScript = redis.NewScript(`
 local kept, found = {}, 0
 for entry in string.gmatch(redis.call('GET', KEYS[1]) or '', '%S+') do
-  if string.match(entry, '^(.+)=') == ARGV[1] then found = 1 else kept[#kept+1] = entry end
+  local field, value = string.match(entry, '^(.+)=(.+)$')
+  if field == ARGV[1] and (not ARGV[2] or value == ARGV[2]) then found = 1 else kept[#kept+1] = entry end
 end
 if found == 0 then return 0 end
 if #kept == 0 then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], table.concat(kept, ' ')) end
@@ -231,6 +242,13 @@ return 1
 func (r *routes) remove(ctx context.Context, users []im.UserID, rts []route) error {
 	return r.script(ctx, removeScript, len(users), func(i int) ([]string, []any) {
 		return []string{routesKey(users[i])}, []any{rts[i].field()}
+	}, nil)
+}
+
+// takeBack deletes a route unless it was made anew since.
+func (r *routes) takeBack(ctx context.Context, u im.UserID, rt route) error {
+	return r.script(ctx, removeScript, 1, func(int) ([]string, []any) {
+		return []string{routesKey(u)}, []any{rt.field(), rt.value()}
 	}, nil)
 }
 
