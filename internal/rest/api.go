@@ -80,6 +80,7 @@ func (a *api) authed(h handler) http.HandlerFunc {
 		a.answer(w, r, func(r *http.Request) (any, error) {
 			claims, err := a.identify(r)
 			if err != nil {
+				sink(w, r)
 				return nil, err
 			}
 			return h(&call{api: a, w: w, r: r, me: claims.UserID, who: claims, at: at})

@@ -17,8 +17,8 @@ const (
 	paceBytes  = 10 << 10 * int64(paceWindow/time.Second)
 )
 
-// drainLimit is how much of an oversized body is read and thrown away before
-// the answer. Answering earlier would reset the connection of a client that is
+// drainLimit is how much of a refused body is read and thrown away before the
+// answer. Answering earlier would reset the connection of a client that is
 // still sending, and he would never see why.
 const drainLimit = 64 << 20
 
@@ -89,7 +89,7 @@ func sink(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// drain reads away the rest of an oversized body, as far as that is worth it.
+// drain reads away the rest of a refused body, as far as that is worth it.
 func (b *body) drain() {
 	b.err, b.left = nil, drainLimit-b.read
 	if b.left > 0 {

@@ -118,9 +118,6 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if code == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
-	if httpStatus(code) != http.StatusOK {
-		sink(w, r)
-	}
 	if e, ok := errors.AsType[*im.Error](err); ok && e.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.FormatInt(int64((e.RetryAfter+time.Second-1)/time.Second), 10))
 	}

@@ -91,6 +91,7 @@ func (a *api) apiRoutes(r chi.Router) {
 }
 
 func (a *api) notFound(w http.ResponseWriter, r *http.Request) {
+	sink(w, r)
 	a.fail(w, r, im.E(im.KindNotFound, "route_not_found", nil))
 }
 
@@ -108,6 +109,7 @@ func (a *api) notAllowed(routes chi.Routes) http.HandlerFunc {
 			}
 		}
 		w.Header().Set("Allow", strings.Join(allow, ", "))
+		sink(w, r)
 		a.fail(w, r, im.E(im.KindInvalid, "method_not_allowed", nil))
 	}
 }

@@ -24,9 +24,6 @@ const formOverhead = 64 << 10
 // writePause is how long a client may leave a chunk of a file unread.
 const writePause = 30 * time.Second
 
-// reasonFull is that of an upload for which there is no space.
-const reasonFull = "storage_full"
-
 // uploadSlots bounds the running uploads, and each user's share of them: an upload
 // may last as long as a slow line needs, so one user could take every slot for hours.
 type uploadSlots struct {
@@ -66,6 +63,7 @@ func (s *uploadSlots) release(user im.UserID) {
 // memory.
 func uploadFile(c *call) (any, error) {
 	if !c.uploads.take(c.me) {
+		sink(c.w, c.r)
 		return nil, &im.Error{Kind: im.KindExhausted, Reason: "uploads_busy", RetryAfter: 5 * time.Second}
 	}
 	defer c.uploads.release(c.me)
@@ -77,10 +75,10 @@ func uploadFile(c *call) (any, error) {
 	if im.ReasonOf(err) == "body_too_large" {
 		err = refuse("file_too_large")
 	}
-	if im.KindOf(err) == im.KindInvalid && im.ReasonOf(err) != "body_too_slow" || im.ReasonOf(err) == reasonFull {
-		b.drain()
-	}
 	if err != nil {
+		if im.ReasonOf(err) != "body_too_slow" {
+			b.drain()
+		}
 		return nil, err
 	}
 	return wire.FileBody{URL: c.absolute(upload.Path(file)), Name: file.Name, Size: file.Size, Type: file.Type}, nil
@@ -132,7 +130,7 @@ func (c *call) store(part *multipart.Part) (upload.File, error) {
 	case errors.Is(err, upload.ErrCut):
 		return upload.File{}, malformed(err)
 	case errors.Is(err, upload.ErrFull):
-		return upload.File{}, im.E(im.KindUnavailable, reasonFull, err)
+		return upload.File{}, im.E(im.KindUnavailable, "storage_full", err)
 	case err != nil:
 		return upload.File{}, im.E(im.KindUnavailable, "service_unavailable", err)
 	}

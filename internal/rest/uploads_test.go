@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -310,6 +311,70 @@ func TestUpload_TooLarge_IsAnsweredWithoutAReset(t *testing.T) {
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, 200, resp.StatusCode)
 	require.Contains(t, string(got), `"code":1000`)
+}
+
+// slowly uploads a file as a browser does on a slow line: it reads the answer
+// when all is sent, for much longer than net/http waits for an unread body.
+func slowly(t *testing.T, srv *httptest.Server, token string) string {
+	t.Helper()
+	body, ct := filePart(t, "file", "x.bin", make([]byte, 1536<<10))
+	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	_, err = fmt.Fprintf(conn, "POST /api/upload/file HTTP/1.1\r\nHost: x\r\nAuthorization: %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", token, ct, body.Len())
+	require.NoError(t, err)
+	for chunk := body.Next(64 << 10); len(chunk) > 0; chunk = body.Next(64 << 10) {
+		_, err := conn.Write(chunk)
+		require.NoError(t, err, "the line is cut while %d bytes are to come", body.Len())
+		time.Sleep(50 * time.Millisecond)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	got, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	return string(got)
+}
+
+// brokenDisk takes no file, for no reason of the file's.
+type brokenDisk struct{ fullDisk }
+
+func (brokenDisk) NewTypedWriter(context.Context, string, string, *driver.WriterOptions) (driver.Writer, error) {
+	return nil, &fs.PathError{Op: "open", Err: syscall.EIO}
+}
+
+// Whatever an upload is refused for, who sends it over a slow line gets to see it.
+func TestUpload_RefusalsOverASlowLine(t *testing.T) {
+	store := upload.New(blob.NewBucket(brokenDisk{}))
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
+	for name, c := range map[string]struct {
+		token  string
+		change func(*Deps)
+		code   int
+	}{
+		"busy":            {"alice", func(d *Deps) { d.Config.UploadsPerUser = 1 }, 1000},
+		"the bucket away": {"alice", func(d *Deps) { d.Uploads = store }, 500},
+		"the keys away":   {"keys-away", func(*Deps) {}, 500},
+		"no login":        {"nobody", func(*Deps) {}, 401},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newEdge(t, c.change)
+			srv := httptest.NewServer(e.handler)
+			t.Cleanup(srv.Close)
+			if name == "busy" {
+				pr, pw := io.Pipe()
+				var first sync.WaitGroup
+				first.Go(func() {
+					e.do(http.MethodPost, "/api/upload/file", pr, "Content-Type", "multipart/form-data; boundary=b")
+				})
+				t.Cleanup(func() { _ = pw.Close(); first.Wait() })
+				_, err := io.WriteString(pw, "--b\r\n") // it is being read: the slot is taken
+				require.NoError(t, err)
+			}
+			require.Contains(t, slowly(t, srv, c.token), fmt.Sprintf(`"code":%d`, c.code))
+		})
+	}
 }
 
 func TestBody_SlowSenderIsCutOff(t *testing.T) {
