@@ -178,6 +178,7 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 		Verify:        srv.Verify,
 		SleptSince:    srv.SleptSince,
 		Log:           tel.Log,
+		Registry:      tel.Registry,
 		Uploads:       store,
 		Config:        cfg.REST,
 	})
