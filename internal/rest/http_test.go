@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -174,6 +176,29 @@ func TestAccessLog_HasNoSecrets(t *testing.T) {
 	require.NotContains(t, log.String(), "alice")
 	require.Contains(t, log.String(), `"route":"/api/user/{id}"`)
 	require.Contains(t, log.String(), `"user":34`)
+}
+
+// The key of a file is all that protects it: whatever becomes of a request for
+// it, no log holds a link that works.
+func TestAccessLog_HasNoLinksToFiles(t *testing.T) {
+	var log bytes.Buffer
+	e := newEdge(t, func(d *Deps) {
+		d.Log = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	path := e.uploaded("Report.pdf", []byte("x"))
+	key := strings.Split(path, "/")[2]
+	require.Equal(t, 200, e.get(path).status)
+	require.Equal(t, 404, e.get("/files/"+key).status)
+	require.Equal(t, 404, e.get("/"+path).status)
+	require.Equal(t, 404, e.get(path+"/x").status)
+	require.Equal(t, 405, e.do(http.MethodDelete, path, nil).status)
+	require.NoError(t, os.Remove(filepath.Join(e.dir, key)))
+	require.NoError(t, os.Symlink(key, filepath.Join(e.dir, key))) // cannot be opened
+	e.refused(e.get(path), 500)
+	require.NotContains(t, log.String(), key)
+	require.NotContains(t, log.String(), "Report")
+	mark := `"path":"/files/` + keyMark(key) + `","route":"/files/{key}/{name}"`
+	require.Equal(t, 2, strings.Count(log.String(), mark), "one file is told from another:\n%s", &log)
 }
 
 func TestPeerIP(t *testing.T) {

@@ -3,6 +3,7 @@ package rest
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"log/slog"
 	"net/http"
@@ -39,7 +40,7 @@ func requestID(r *http.Request) string {
 
 // access logs and measures every request and names it by an id, which the
 // answer carries too. The query is left out: it may hold a token. So are
-// headers and bodies.
+// headers, bodies and the keys of files.
 func (a *api) access(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -55,7 +56,7 @@ func (a *api) access(next http.Handler) http.Handler {
 			}
 			a.metrics.observe(r.Method, route, rec.code, took)
 			a.Log.LogAttrs(r.Context(), slog.LevelInfo, "request",
-				slog.String("method", method(r.Method)), slog.String("path", r.URL.Path), slog.String("route", route),
+				slog.String("method", method(r.Method)), slog.String("path", loggedPath(r)), slog.String("route", route),
 				slog.Int("status", ww.Status()), slog.Int("code", rec.code), slog.String("reason", rec.reason),
 				slog.Int("bytes", ww.BytesWritten()), slog.Duration("took", took),
 				slog.Int64("user", int64(rec.user)), slog.String("ip", peerIP(r, a.Config.TrustedProxies)),
@@ -63,6 +64,24 @@ func (a *api) access(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(ww, r)
 	})
+}
+
+// loggedPath is the path of a request as logs may show it. Who knows the key of a
+// file may read the file, so a mark stands for it, and its name is left out.
+func loggedPath(r *http.Request) string {
+	before, rest, found := strings.Cut(r.URL.Path, "/files/")
+	if !found {
+		return r.URL.Path
+	}
+	key, _, _ := strings.Cut(rest, "/")
+	return before + "/files/" + keyMark(key)
+}
+
+// keyMark stands for a file's key: equal keys have equal marks, and nobody finds
+// the key by it.
+func keyMark(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:4])
 }
 
 // method bounds what a client can write into logs and metrics.

@@ -28,7 +28,7 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request, h func(*http.Reques
 		if p == http.ErrAbortHandler { //nolint:errorlint // net/http compares like this
 			panic(p)
 		}
-		a.Log.Error("a handler panicked", "panic", fmt.Sprint(p), "path", r.URL.Path,
+		a.Log.Error("a handler panicked", "panic", fmt.Sprint(p), "path", loggedPath(r),
 			"request_id", requestID(r), "stack", string(debug.Stack()))
 		a.fail(w, r, im.E(im.KindInternal, catalog.Internal, nil))
 	}()
@@ -53,7 +53,7 @@ func (a *api) write(w http.ResponseWriter, r *http.Request, status int, env wire
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false) // the bodies are JSON, never part of a page
 	if err := enc.Encode(env); err != nil {
-		a.Log.Error("an answer cannot be encoded", "err", err, "path", r.URL.Path, "request_id", requestID(r))
+		a.Log.Error("an answer cannot be encoded", "err", err, "path", loggedPath(r), "request_id", requestID(r))
 		status = http.StatusOK
 		buf.Reset()
 		buf.WriteString(`{"code":500,"message":"Internal server error","data":{}}`)
@@ -163,5 +163,5 @@ func (a *api) logFailure(r *http.Request, reason string, err error) {
 	if r.Context().Err() != nil {
 		level = slog.LevelDebug // the client left; his cancelled calls are no faults
 	}
-	a.Log.Log(r.Context(), level, "request failed", "reason", reason, "err", err, "path", r.URL.Path, "request_id", requestID(r))
+	a.Log.Log(r.Context(), level, "request failed", "reason", reason, "err", err, "path", loggedPath(r), "request_id", requestID(r))
 }

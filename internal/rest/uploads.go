@@ -7,6 +7,7 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -158,8 +159,8 @@ func (a *api) serveFile(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case errors.Is(err, upload.ErrNotFound):
 		a.fail(w, r, im.E(im.KindNotFound, "file_not_found", nil))
-	case err != nil:
-		a.fail(w, r, im.E(im.KindUnavailable, "service_unavailable", err))
+	case err != nil: // buckets name the key in their errors
+		a.fail(w, r, im.E(im.KindUnavailable, "service_unavailable", errors.New(strings.ReplaceAll(err.Error(), key, keyMark(key)))))
 	}
 }
 
