@@ -68,8 +68,8 @@ func (s *Server) History(ctx context.Context, req *logicv1.HistoryRequest) (*log
 	}
 	if req.GetBeforeId() <= 0 && len(rows) > 0 {
 		platform := im.Platform(req.GetPlatform()) //nolint:gosec // 1..3, checked by the callee
-		if err := s.pageDelivered(ctx, user, platform, place.ID, rows[0].Seq, rows[len(rows)-1].Seq); err != nil {
-			s.log.WarnContext(ctx, "a page of history will be replayed as well", "err", err)
+		if resp.Undelivered, err = s.store.undelivered(ctx, user, platform, place.ID, rows[0].Seq, rows[len(rows)-1].Seq); err != nil {
+			return nil, failed(err)
 		}
 	}
 	return resp, nil
@@ -112,21 +112,48 @@ func kindAndTarget(user im.UserID, kind int32, to int64) (im.ChannelKind, error)
 	return im.ChannelKind(kind), nil //nolint:gosec // 1 or 2
 }
 
-// pageDelivered counts a first page as delivered, without a write if it is already.
-func (s *Server) pageDelivered(ctx context.Context, user im.UserID, platform im.Platform, conv im.ConversationID, first, last im.Seq) error {
-	if platform < im.PlatformWeb || platform > im.PlatformApp {
-		return nil
+// MarkDelivered implements logicv1.MessageServiceServer. Nothing counts that the
+// user may not see; repeating it changes nothing.
+func (s *Server) MarkDelivered(ctx context.Context, req *logicv1.MarkDeliveredRequest) (*logicv1.MarkDeliveredResponse, error) {
+	user, platform := im.UserID(req.GetUserId()), im.Platform(req.GetPlatform()) //nolint:gosec // 1..3, checked below
+	conv := im.ConversationID(req.GetConversationId())
+	switch {
+	case !user.Valid():
+		return nil, im.E(im.KindUnauthorized, "sender_missing", nil)
+	case !conv.Valid():
+		return nil, im.E(im.KindInvalid, "id_invalid", nil)
+	case !known(platform):
+		return nil, im.E(im.KindInvalid, "platform_invalid", nil)
+	}
+	places, err := s.store.memberships(ctx, s.store.db, user, conv)
+	if err != nil {
+		return nil, failed(err)
+	}
+	for i := range places {
+		first, last := max(im.Seq(req.GetFirstSeq()), places[i].FirstSeq), min(im.Seq(req.GetLastSeq()), places[i].last())
+		if err := s.store.markPageDelivered(ctx, user, platform, conv, first, last); err != nil {
+			return nil, failed(err)
+		}
+	}
+	return &logicv1.MarkDeliveredResponse{}, nil
+}
+
+// known reports whether cursors are kept for the platform.
+func known(p im.Platform) bool { return p >= im.PlatformWeb && p <= im.PlatformApp }
+
+// undelivered reports whether some of first..last is not delivered to the
+// platform yet, so that a page that is costs no write.
+func (s *store) undelivered(ctx context.Context, user im.UserID, platform im.Platform, conv im.ConversationID, first, last im.Seq) (bool, error) {
+	if !known(platform) {
+		return false, nil
 	}
 	var c cursor
-	err := s.store.db.GetContext(ctx, &c, `SELECT delivered_seq, range_lo, range_hi FROM cursors WHERE user_id = ? AND platform = ? AND conversation_id = ?`,
+	err := s.db.GetContext(ctx, &c, `SELECT delivered_seq, range_lo, range_hi FROM cursors WHERE user_id = ? AND platform = ? AND conversation_id = ?`,
 		int64(user), int64(platform), int64(conv))
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return fmt.Errorf("read cursor: %w", err)
+		return false, fmt.Errorf("read cursor: %w", err)
 	}
-	if last <= c.Delivered || first >= c.RangeLo && last <= c.RangeHi {
-		return nil
-	}
-	return s.store.markPageDelivered(ctx, user, platform, conv, first, last)
+	return last > c.Delivered && (first < c.RangeLo || last > c.RangeHi), nil
 }
 
 // seqBefore returns the seq past the last message of the place with an id below

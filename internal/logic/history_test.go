@@ -13,13 +13,23 @@ import (
 	"im-services/internal/im"
 )
 
+// history fetches a page as a gateway does, which says when the client has it.
 func (h *harness) history(user im.UserID, kind im.ChannelKind, to, before int64, limit int32) *logicv1.HistoryResponse {
 	h.t.Helper()
 	resp, err := h.History(h.t.Context(), &logicv1.HistoryRequest{UserId: int64(user), Kind: int32(kind), ToId: to, BeforeId: before, Limit: limit, Platform: 1})
-	if err != nil {
-		h.t.Fatal(err)
+	must(h.t, err)
+	if rows := resp.GetMessages(); resp.GetUndelivered() {
+		h.markDelivered(user, rows[0].GetConversationId(), rows[0].GetSeq(), rows[len(rows)-1].GetSeq())
 	}
 	return resp
+}
+
+func (h *harness) markDelivered(user im.UserID, conv, first, last int64) {
+	h.t.Helper()
+	_, err := h.MarkDelivered(h.t.Context(), &logicv1.MarkDeliveredRequest{
+		UserId: int64(user), Platform: 1, ConversationId: conv, FirstSeq: first, LastSeq: last,
+	})
+	must(h.t, err)
 }
 
 func seqsOf(msgs []*pushv1.Message) []int64 {
@@ -203,6 +213,56 @@ func TestHistory_FirstPageCountsAsDelivered(t *testing.T) {
 	}
 	if writes[0] != writes[1] {
 		t.Error("a page that is delivered already costs a write")
+	}
+}
+
+// A page that was read but did not reach its client is replayed: only the gateway
+// knows, and what it says counts as far as the user may see.
+func TestMarkDelivered_OnlyWhatIsSaidAndMayBeSeen(t *testing.T) {
+	h := newHarness(t)
+	conv := int64(h.befriend(2, 3))
+	for i := int64(1); i <= 6; i++ {
+		h.mustSend(privateSend(2, 3, i, "x"))
+	}
+	conn := int64(0)
+	replayed := func(when string, want []int64) {
+		t.Helper()
+		conn++
+		if got := seqsOf(h.connect(3, conn, im.PlatformWeb).messages()); !slices.Equal(got, want) {
+			t.Fatalf("%s: %v, want %v", when, got, want)
+		}
+	}
+	page := &logicv1.HistoryRequest{UserId: 3, Kind: 1, ToId: 2, Limit: 3, Platform: 1}
+	resp, err := h.History(t.Context(), page)
+	must(t, err)
+	if !resp.GetUndelivered() {
+		t.Error("nobody is asked to say that the client has it")
+	}
+	replayed("read, not delivered", upTo(1, 6))
+	for range 2 {
+		h.markDelivered(3, conv, 4, 6)
+		replayed("delivered", upTo(1, 3))
+	}
+	if resp, err = h.History(t.Context(), page); err != nil || resp.GetUndelivered() {
+		t.Errorf("delivered already: %v, %v", resp.GetUndelivered(), err)
+	}
+	page.Platform = int32(im.PlatformPC)
+	if resp, err = h.History(t.Context(), page); err != nil || !resp.GetUndelivered() {
+		t.Errorf("on another platform: %v, %v", resp.GetUndelivered(), err)
+	}
+	h.markDelivered(3, conv, -5, 999)
+	h.markDelivered(3, conv, 2, 1)
+	h.markDelivered(3, conv+999, 1, 5)
+	h.markDelivered(4, conv, 1, 5)
+	h.mustSend(privateSend(2, 3, 7, "x"))
+	replayed("beyond the end", []int64{7})
+	for reason, req := range map[string]*logicv1.MarkDeliveredRequest{
+		"sender_missing":   {Platform: 1, ConversationId: conv, LastSeq: 1},
+		"platform_invalid": {UserId: 3, Platform: 4, ConversationId: conv, LastSeq: 1},
+		"id_invalid":       {UserId: 3, Platform: 1, LastSeq: 1},
+	} {
+		_, err := h.MarkDelivered(t.Context(), req)
+		wantReason(t, reason, err, reason)
 	}
 }
 

@@ -1,8 +1,10 @@
 package rest
 
 import (
+	"context"
 	"encoding/json"
 
+	authv1 "im-services/api/proto/auth/v1"
 	logicv1 "im-services/api/proto/logic/v1"
 	pushv1 "im-services/api/proto/push/v1"
 	"im-services/internal/im"
@@ -47,7 +49,34 @@ func (c *call) history(kind im.ChannelKind, q historyQuery) (*logicv1.HistoryRes
 		senders = append(senders, im.UserID(m.GetSenderId()))
 	}
 	who, err := c.cards(senders)
-	return resp, who, err
+	if err != nil { // what was said is worth more than who is called how
+		c.Log.Warn("a page of history has no profiles", "err", err, "request_id", requestID(c.r))
+		for _, id := range senders {
+			if who.users[id] == nil {
+				who.users[id] = &authv1.User{Id: int64(id)}
+			}
+		}
+	}
+	return resp, who, nil
+}
+
+// page is an answer that holds a page of history. That its rows need not be
+// replayed is said when the client has them: the gateway, auth or his line may
+// fail before.
+func (c *call) page(body any, resp *logicv1.HistoryResponse, q historyQuery) followed {
+	rows := resp.GetMessages()
+	if !resp.GetUndelivered() || len(rows) == 0 {
+		return followed{data: body}
+	}
+	return followed{data: body, then: func(ctx context.Context) {
+		_, err := c.Messages.MarkDelivered(ctx, &logicv1.MarkDeliveredRequest{
+			UserId: int64(c.me), Platform: int32(q.plat), ConversationId: rows[0].GetConversationId(),
+			FirstSeq: rows[0].GetSeq(), LastSeq: rows[len(rows)-1].GetSeq(),
+		})
+		if err != nil {
+			c.Log.Warn("a page of history will be replayed as well", "err", err, "request_id", requestID(c.r))
+		}
+	}}
 }
 
 func privateHistory(c *call) (any, error) {
@@ -67,7 +96,7 @@ func privateHistory(c *call) (any, error) {
 	for _, m := range resp.GetMessages() {
 		out.List = append(out.List, c.privateRow(m, resp, who))
 	}
-	return out, nil
+	return c.page(out, resp, q), nil
 }
 
 func (c *call) privateRow(m *pushv1.Message, page *logicv1.HistoryResponse, who people) wire.PrivateRow {
@@ -109,7 +138,7 @@ func groupHistory(c *call) (any, error) {
 			Status: max(m.GetStatus(), 1), Seq: im.Seq(m.GetSeq()),
 		})
 	}
-	return out, nil
+	return c.page(out, resp, q), nil
 }
 
 // maxSyncLimit is the most messages a sync answers per conversation.

@@ -36,7 +36,8 @@ func newProfiles(auth authv1.AuthServiceClient, size int, ttl time.Duration) *pr
 	return &profiles{auth: auth, cache: expirable.NewLRU[im.UserID, *authv1.User](size, nil, ttl)}
 }
 
-// get returns those of the users that exist. The values are shared: read only.
+// get returns those of the users that exist; with an error those that are known
+// all the same. The values are shared: read only.
 func (p *profiles) get(ctx context.Context, ids []im.UserID) (map[im.UserID]*authv1.User, error) {
 	found := make(map[im.UserID]*authv1.User, len(ids))
 	var missing []int64
@@ -54,7 +55,7 @@ func (p *profiles) get(ctx context.Context, ids []im.UserID) (map[im.UserID]*aut
 	for batch := range slices.Chunk(slices.Compact(missing), profileBatch) {
 		users, err := p.fetch(ctx, batch)
 		if err != nil {
-			return nil, err
+			return found, err
 		}
 		for _, u := range users {
 			found[im.UserID(u.GetId())] = u

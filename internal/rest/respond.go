@@ -37,10 +37,20 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request, h func(*http.Reques
 		a.fail(w, r, err)
 		return
 	}
+	var then func(context.Context)
+	if f, ok := data.(followed); ok {
+		data, then = f.data, f.then
+	}
 	if data == nil {
 		data = wire.Nothing{}
 	}
-	a.write(w, r, http.StatusOK, wire.Envelope{Code: wire.CodeSuccess, Message: "Success", Data: data})
+	a.write(w, r, http.StatusOK, wire.Envelope{Code: wire.CodeSuccess, Message: "Success", Data: data}, then)
+}
+
+// followed is an answer that something follows from once the client has it.
+type followed struct {
+	data any
+	then func(context.Context) // nil: nothing
 }
 
 // null is a data member that is null, which is not the same as no data.
@@ -48,13 +58,17 @@ var null = json.RawMessage("null")
 
 // write sends an envelope. The body is complete before the first byte goes out,
 // so that a value that cannot be encoded is still an error to the client.
-func (a *api) write(w http.ResponseWriter, r *http.Request, status int, env wire.Envelope) {
+//
+// What follows from the answer is done when all of it but its last byte has left
+// and the client is still there: before, it would count what he may never get;
+// after, he could act on the answer as if it had not been done yet.
+func (a *api) write(w http.ResponseWriter, r *http.Request, status int, env wire.Envelope, then func(context.Context)) {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false) // the bodies are JSON, never part of a page
 	if err := enc.Encode(env); err != nil {
 		a.Log.Error("an answer cannot be encoded", "err", err, "path", loggedPath(r), "request_id", requestID(r))
-		status = http.StatusOK
+		status, then = http.StatusOK, nil
 		buf.Reset()
 		buf.WriteString(`{"code":500,"message":"Internal server error","data":{}}`)
 	}
@@ -65,10 +79,23 @@ func (a *api) write(w http.ResponseWriter, r *http.Request, status int, env wire
 	h.Set("Content-Type", "application/json; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(buf.Len()))
 	h.Set("Cache-Control", "no-store")
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writePause)) // a test's recorder has none
+	ctl := http.NewResponseController(w)
+	_ = ctl.SetWriteDeadline(time.Now().Add(writePause)) // a test's recorder has none
 	w.WriteHeader(status)
+	if then != nil && r.Method != http.MethodHead {
+		_, _ = w.Write(buf.Next(buf.Len() - 1))
+		_ = ctl.Flush()
+		if !gone(r) { // net/http ends the request's context when a write fails
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), followTimeout)
+			then(ctx)
+			cancel()
+		}
+	}
 	_, _ = w.Write(buf.Bytes()) // the client is gone: there is nobody to tell
 }
+
+// followTimeout bounds what follows from an answer; its end waits for it.
+const followTimeout = 2 * time.Second
 
 // coded is an error that travels under another code than the catalogue's.
 type coded struct {
@@ -125,7 +152,7 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 		Code:    code,
 		Message: catalog.Text(reason, catalog.Language(r.Header.Get("Accept-Language"))),
 		Data:    wire.Nothing{},
-	})
+	}, nil)
 }
 
 // reasonOf is the catalogue key of an error, whoever made it.

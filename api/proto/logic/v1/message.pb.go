@@ -722,10 +722,10 @@ type HistoryRequest struct {
 	Kind   int32                  `protobuf:"varint,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The other user or the group.
 	ToId int64 `protobuf:"varint,3,opt,name=to_id,json=toId,proto3" json:"to_id,omitempty"`
-	// Messages with id < before_id; 0 = newest. A first page (0) also counts its
-	// rows as delivered to the platform.
-	BeforeId      int64 `protobuf:"varint,4,opt,name=before_id,json=beforeId,proto3" json:"before_id,omitempty"`
-	Limit         int32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Messages with id < before_id; 0 = newest.
+	BeforeId int64 `protobuf:"varint,4,opt,name=before_id,json=beforeId,proto3" json:"before_id,omitempty"`
+	Limit    int32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	// The platform that will hold a first page.
 	Platform      int32 `protobuf:"varint,6,opt,name=platform,proto3" json:"platform,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -812,7 +812,10 @@ type HistoryResponse struct {
 	// The other side's read cursor (private), to fill is_read.
 	PeerReadSeq int64 `protobuf:"varint,3,opt,name=peer_read_seq,json=peerReadSeq,proto3" json:"peer_read_seq,omitempty"`
 	// The user's own read cursor.
-	ReadSeq       int64 `protobuf:"varint,4,opt,name=read_seq,json=readSeq,proto3" json:"read_seq,omitempty"`
+	ReadSeq int64 `protobuf:"varint,4,opt,name=read_seq,json=readSeq,proto3" json:"read_seq,omitempty"`
+	// A first page that is not yet delivered to the platform, or not all of it:
+	// MarkDelivered is to follow.
+	Undelivered   bool `protobuf:"varint,5,opt,name=undelivered,proto3" json:"undelivered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -875,6 +878,126 @@ func (x *HistoryResponse) GetReadSeq() int64 {
 	return 0
 }
 
+func (x *HistoryResponse) GetUndelivered() bool {
+	if x != nil {
+		return x.Undelivered
+	}
+	return false
+}
+
+type MarkDeliveredRequest struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	UserId         int64                  `protobuf:"varint,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	Platform       int32                  `protobuf:"varint,2,opt,name=platform,proto3" json:"platform,omitempty"`
+	ConversationId int64                  `protobuf:"varint,3,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
+	// The page, both ends included.
+	FirstSeq      int64 `protobuf:"varint,4,opt,name=first_seq,json=firstSeq,proto3" json:"first_seq,omitempty"`
+	LastSeq       int64 `protobuf:"varint,5,opt,name=last_seq,json=lastSeq,proto3" json:"last_seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MarkDeliveredRequest) Reset() {
+	*x = MarkDeliveredRequest{}
+	mi := &file_logic_v1_message_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MarkDeliveredRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MarkDeliveredRequest) ProtoMessage() {}
+
+func (x *MarkDeliveredRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_logic_v1_message_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MarkDeliveredRequest.ProtoReflect.Descriptor instead.
+func (*MarkDeliveredRequest) Descriptor() ([]byte, []int) {
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *MarkDeliveredRequest) GetUserId() int64 {
+	if x != nil {
+		return x.UserId
+	}
+	return 0
+}
+
+func (x *MarkDeliveredRequest) GetPlatform() int32 {
+	if x != nil {
+		return x.Platform
+	}
+	return 0
+}
+
+func (x *MarkDeliveredRequest) GetConversationId() int64 {
+	if x != nil {
+		return x.ConversationId
+	}
+	return 0
+}
+
+func (x *MarkDeliveredRequest) GetFirstSeq() int64 {
+	if x != nil {
+		return x.FirstSeq
+	}
+	return 0
+}
+
+func (x *MarkDeliveredRequest) GetLastSeq() int64 {
+	if x != nil {
+		return x.LastSeq
+	}
+	return 0
+}
+
+type MarkDeliveredResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MarkDeliveredResponse) Reset() {
+	*x = MarkDeliveredResponse{}
+	mi := &file_logic_v1_message_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MarkDeliveredResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MarkDeliveredResponse) ProtoMessage() {}
+
+func (x *MarkDeliveredResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_logic_v1_message_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MarkDeliveredResponse.ProtoReflect.Descriptor instead.
+func (*MarkDeliveredResponse) Descriptor() ([]byte, []int) {
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{14}
+}
+
 type SyncRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	UserId int64                  `protobuf:"varint,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
@@ -890,7 +1013,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_logic_v1_message_proto_msgTypes[13]
+	mi := &file_logic_v1_message_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +1025,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[13]
+	mi := &file_logic_v1_message_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1038,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{13}
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SyncRequest) GetUserId() int64 {
@@ -956,7 +1079,7 @@ type Cursor struct {
 
 func (x *Cursor) Reset() {
 	*x = Cursor{}
-	mi := &file_logic_v1_message_proto_msgTypes[14]
+	mi := &file_logic_v1_message_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1091,7 @@ func (x *Cursor) String() string {
 func (*Cursor) ProtoMessage() {}
 
 func (x *Cursor) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[14]
+	mi := &file_logic_v1_message_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1104,7 @@ func (x *Cursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cursor.ProtoReflect.Descriptor instead.
 func (*Cursor) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{14}
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Cursor) GetConversationId() int64 {
@@ -1012,7 +1135,7 @@ type SyncResponse struct {
 
 func (x *SyncResponse) Reset() {
 	*x = SyncResponse{}
-	mi := &file_logic_v1_message_proto_msgTypes[15]
+	mi := &file_logic_v1_message_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1147,7 @@ func (x *SyncResponse) String() string {
 func (*SyncResponse) ProtoMessage() {}
 
 func (x *SyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[15]
+	mi := &file_logic_v1_message_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1160,7 @@ func (x *SyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
 func (*SyncResponse) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{15}
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SyncResponse) GetEpoch() string {
@@ -1092,7 +1215,7 @@ type SyncConversation struct {
 
 func (x *SyncConversation) Reset() {
 	*x = SyncConversation{}
-	mi := &file_logic_v1_message_proto_msgTypes[16]
+	mi := &file_logic_v1_message_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1227,7 @@ func (x *SyncConversation) String() string {
 func (*SyncConversation) ProtoMessage() {}
 
 func (x *SyncConversation) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[16]
+	mi := &file_logic_v1_message_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1240,7 @@ func (x *SyncConversation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncConversation.ProtoReflect.Descriptor instead.
 func (*SyncConversation) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{16}
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SyncConversation) GetConversationId() int64 {
@@ -1210,7 +1333,7 @@ type MarkReadRequest struct {
 
 func (x *MarkReadRequest) Reset() {
 	*x = MarkReadRequest{}
-	mi := &file_logic_v1_message_proto_msgTypes[17]
+	mi := &file_logic_v1_message_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1345,7 @@ func (x *MarkReadRequest) String() string {
 func (*MarkReadRequest) ProtoMessage() {}
 
 func (x *MarkReadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[17]
+	mi := &file_logic_v1_message_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1358,7 @@ func (x *MarkReadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkReadRequest.ProtoReflect.Descriptor instead.
 func (*MarkReadRequest) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{17}
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *MarkReadRequest) GetUserId() int64 {
@@ -1276,7 +1399,7 @@ type MarkReadResponse struct {
 
 func (x *MarkReadResponse) Reset() {
 	*x = MarkReadResponse{}
-	mi := &file_logic_v1_message_proto_msgTypes[18]
+	mi := &file_logic_v1_message_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1411,7 @@ func (x *MarkReadResponse) String() string {
 func (*MarkReadResponse) ProtoMessage() {}
 
 func (x *MarkReadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[18]
+	mi := &file_logic_v1_message_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1301,7 +1424,7 @@ func (x *MarkReadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkReadResponse.ProtoReflect.Descriptor instead.
 func (*MarkReadResponse) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{18}
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *MarkReadResponse) GetReadSeq() int64 {
@@ -1381,12 +1504,20 @@ const file_logic_v1_message_proto_rawDesc = "" +
 	"\x05to_id\x18\x03 \x01(\x03R\x04toId\x12\x1b\n" +
 	"\tbefore_id\x18\x04 \x01(\x03R\bbeforeId\x12\x14\n" +
 	"\x05limit\x18\x05 \x01(\x05R\x05limit\x12\x1a\n" +
-	"\bplatform\x18\x06 \x01(\x05R\bplatform\"\x94\x01\n" +
+	"\bplatform\x18\x06 \x01(\x05R\bplatform\"\xb6\x01\n" +
 	"\x0fHistoryResponse\x12,\n" +
 	"\bmessages\x18\x01 \x03(\v2\x10.push.v1.MessageR\bmessages\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x03R\x05total\x12\"\n" +
 	"\rpeer_read_seq\x18\x03 \x01(\x03R\vpeerReadSeq\x12\x19\n" +
-	"\bread_seq\x18\x04 \x01(\x03R\areadSeq\"~\n" +
+	"\bread_seq\x18\x04 \x01(\x03R\areadSeq\x12 \n" +
+	"\vundelivered\x18\x05 \x01(\bR\vundelivered\"\xac\x01\n" +
+	"\x14MarkDeliveredRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\x03R\x06userId\x12\x1a\n" +
+	"\bplatform\x18\x02 \x01(\x05R\bplatform\x12'\n" +
+	"\x0fconversation_id\x18\x03 \x01(\x03R\x0econversationId\x12\x1b\n" +
+	"\tfirst_seq\x18\x04 \x01(\x03R\bfirstSeq\x12\x19\n" +
+	"\blast_seq\x18\x05 \x01(\x03R\alastSeq\"\x17\n" +
+	"\x15MarkDeliveredResponse\"~\n" +
 	"\vSyncRequest\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\x03R\x06userId\x12*\n" +
 	"\acursors\x18\x02 \x03(\v2\x10.logic.v1.CursorR\acursors\x12\x14\n" +
@@ -1421,13 +1552,14 @@ const file_logic_v1_message_proto_rawDesc = "" +
 	"\x03seq\x18\x04 \x01(\x03R\x03seq\"E\n" +
 	"\x10MarkReadResponse\x12\x19\n" +
 	"\bread_seq\x18\x01 \x01(\x03R\areadSeq\x12\x16\n" +
-	"\x06unread\x18\x02 \x01(\x03R\x06unread2\x8b\x03\n" +
+	"\x06unread\x18\x02 \x01(\x03R\x06unread2\xdd\x03\n" +
 	"\x0eMessageService\x12K\n" +
 	"\n" +
 	"SendStream\x12\x1b.logic.v1.SendStreamRequest\x1a\x1c.logic.v1.SendStreamResponse(\x010\x01\x125\n" +
 	"\x04Send\x12\x15.logic.v1.SendRequest\x1a\x16.logic.v1.SendResponse\x12;\n" +
 	"\x06Recall\x12\x17.logic.v1.RecallRequest\x1a\x18.logic.v1.RecallResponse\x12>\n" +
-	"\aHistory\x12\x18.logic.v1.HistoryRequest\x1a\x19.logic.v1.HistoryResponse\x125\n" +
+	"\aHistory\x12\x18.logic.v1.HistoryRequest\x1a\x19.logic.v1.HistoryResponse\x12P\n" +
+	"\rMarkDelivered\x12\x1e.logic.v1.MarkDeliveredRequest\x1a\x1f.logic.v1.MarkDeliveredResponse\x125\n" +
 	"\x04Sync\x12\x15.logic.v1.SyncRequest\x1a\x16.logic.v1.SyncResponse\x12A\n" +
 	"\bMarkRead\x12\x19.logic.v1.MarkReadRequest\x1a\x1a.logic.v1.MarkReadResponseB(Z&im-services/api/proto/logic/v1;logicv1b\x06proto3"
 
@@ -1443,33 +1575,35 @@ func file_logic_v1_message_proto_rawDescGZIP() []byte {
 	return file_logic_v1_message_proto_rawDescData
 }
 
-var file_logic_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_logic_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_logic_v1_message_proto_goTypes = []any{
-	(*Send)(nil),               // 0: logic.v1.Send
-	(*SendResult)(nil),         // 1: logic.v1.SendResult
-	(*SendError)(nil),          // 2: logic.v1.SendError
-	(*SendStreamRequest)(nil),  // 3: logic.v1.SendStreamRequest
-	(*StreamSend)(nil),         // 4: logic.v1.StreamSend
-	(*SendStreamResponse)(nil), // 5: logic.v1.SendStreamResponse
-	(*StreamResult)(nil),       // 6: logic.v1.StreamResult
-	(*SendRequest)(nil),        // 7: logic.v1.SendRequest
-	(*SendResponse)(nil),       // 8: logic.v1.SendResponse
-	(*RecallRequest)(nil),      // 9: logic.v1.RecallRequest
-	(*RecallResponse)(nil),     // 10: logic.v1.RecallResponse
-	(*HistoryRequest)(nil),     // 11: logic.v1.HistoryRequest
-	(*HistoryResponse)(nil),    // 12: logic.v1.HistoryResponse
-	(*SyncRequest)(nil),        // 13: logic.v1.SyncRequest
-	(*Cursor)(nil),             // 14: logic.v1.Cursor
-	(*SyncResponse)(nil),       // 15: logic.v1.SyncResponse
-	(*SyncConversation)(nil),   // 16: logic.v1.SyncConversation
-	(*MarkReadRequest)(nil),    // 17: logic.v1.MarkReadRequest
-	(*MarkReadResponse)(nil),   // 18: logic.v1.MarkReadResponse
-	(*v1.Profile)(nil),         // 19: push.v1.Profile
-	(*v1.RecallEvent)(nil),     // 20: push.v1.RecallEvent
-	(*v1.Message)(nil),         // 21: push.v1.Message
+	(*Send)(nil),                  // 0: logic.v1.Send
+	(*SendResult)(nil),            // 1: logic.v1.SendResult
+	(*SendError)(nil),             // 2: logic.v1.SendError
+	(*SendStreamRequest)(nil),     // 3: logic.v1.SendStreamRequest
+	(*StreamSend)(nil),            // 4: logic.v1.StreamSend
+	(*SendStreamResponse)(nil),    // 5: logic.v1.SendStreamResponse
+	(*StreamResult)(nil),          // 6: logic.v1.StreamResult
+	(*SendRequest)(nil),           // 7: logic.v1.SendRequest
+	(*SendResponse)(nil),          // 8: logic.v1.SendResponse
+	(*RecallRequest)(nil),         // 9: logic.v1.RecallRequest
+	(*RecallResponse)(nil),        // 10: logic.v1.RecallResponse
+	(*HistoryRequest)(nil),        // 11: logic.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 12: logic.v1.HistoryResponse
+	(*MarkDeliveredRequest)(nil),  // 13: logic.v1.MarkDeliveredRequest
+	(*MarkDeliveredResponse)(nil), // 14: logic.v1.MarkDeliveredResponse
+	(*SyncRequest)(nil),           // 15: logic.v1.SyncRequest
+	(*Cursor)(nil),                // 16: logic.v1.Cursor
+	(*SyncResponse)(nil),          // 17: logic.v1.SyncResponse
+	(*SyncConversation)(nil),      // 18: logic.v1.SyncConversation
+	(*MarkReadRequest)(nil),       // 19: logic.v1.MarkReadRequest
+	(*MarkReadResponse)(nil),      // 20: logic.v1.MarkReadResponse
+	(*v1.Profile)(nil),            // 21: push.v1.Profile
+	(*v1.RecallEvent)(nil),        // 22: push.v1.RecallEvent
+	(*v1.Message)(nil),            // 23: push.v1.Message
 }
 var file_logic_v1_message_proto_depIdxs = []int32{
-	19, // 0: logic.v1.Send.sender:type_name -> push.v1.Profile
+	21, // 0: logic.v1.Send.sender:type_name -> push.v1.Profile
 	2,  // 1: logic.v1.SendResult.error:type_name -> logic.v1.SendError
 	4,  // 2: logic.v1.SendStreamRequest.sends:type_name -> logic.v1.StreamSend
 	0,  // 3: logic.v1.StreamSend.send:type_name -> logic.v1.Send
@@ -1477,25 +1611,27 @@ var file_logic_v1_message_proto_depIdxs = []int32{
 	1,  // 5: logic.v1.StreamResult.result:type_name -> logic.v1.SendResult
 	0,  // 6: logic.v1.SendRequest.send:type_name -> logic.v1.Send
 	1,  // 7: logic.v1.SendResponse.result:type_name -> logic.v1.SendResult
-	20, // 8: logic.v1.RecallResponse.recall:type_name -> push.v1.RecallEvent
-	21, // 9: logic.v1.HistoryResponse.messages:type_name -> push.v1.Message
-	14, // 10: logic.v1.SyncRequest.cursors:type_name -> logic.v1.Cursor
-	16, // 11: logic.v1.SyncResponse.conversations:type_name -> logic.v1.SyncConversation
-	21, // 12: logic.v1.SyncConversation.messages:type_name -> push.v1.Message
+	22, // 8: logic.v1.RecallResponse.recall:type_name -> push.v1.RecallEvent
+	23, // 9: logic.v1.HistoryResponse.messages:type_name -> push.v1.Message
+	16, // 10: logic.v1.SyncRequest.cursors:type_name -> logic.v1.Cursor
+	18, // 11: logic.v1.SyncResponse.conversations:type_name -> logic.v1.SyncConversation
+	23, // 12: logic.v1.SyncConversation.messages:type_name -> push.v1.Message
 	3,  // 13: logic.v1.MessageService.SendStream:input_type -> logic.v1.SendStreamRequest
 	7,  // 14: logic.v1.MessageService.Send:input_type -> logic.v1.SendRequest
 	9,  // 15: logic.v1.MessageService.Recall:input_type -> logic.v1.RecallRequest
 	11, // 16: logic.v1.MessageService.History:input_type -> logic.v1.HistoryRequest
-	13, // 17: logic.v1.MessageService.Sync:input_type -> logic.v1.SyncRequest
-	17, // 18: logic.v1.MessageService.MarkRead:input_type -> logic.v1.MarkReadRequest
-	5,  // 19: logic.v1.MessageService.SendStream:output_type -> logic.v1.SendStreamResponse
-	8,  // 20: logic.v1.MessageService.Send:output_type -> logic.v1.SendResponse
-	10, // 21: logic.v1.MessageService.Recall:output_type -> logic.v1.RecallResponse
-	12, // 22: logic.v1.MessageService.History:output_type -> logic.v1.HistoryResponse
-	15, // 23: logic.v1.MessageService.Sync:output_type -> logic.v1.SyncResponse
-	18, // 24: logic.v1.MessageService.MarkRead:output_type -> logic.v1.MarkReadResponse
-	19, // [19:25] is the sub-list for method output_type
-	13, // [13:19] is the sub-list for method input_type
+	13, // 17: logic.v1.MessageService.MarkDelivered:input_type -> logic.v1.MarkDeliveredRequest
+	15, // 18: logic.v1.MessageService.Sync:input_type -> logic.v1.SyncRequest
+	19, // 19: logic.v1.MessageService.MarkRead:input_type -> logic.v1.MarkReadRequest
+	5,  // 20: logic.v1.MessageService.SendStream:output_type -> logic.v1.SendStreamResponse
+	8,  // 21: logic.v1.MessageService.Send:output_type -> logic.v1.SendResponse
+	10, // 22: logic.v1.MessageService.Recall:output_type -> logic.v1.RecallResponse
+	12, // 23: logic.v1.MessageService.History:output_type -> logic.v1.HistoryResponse
+	14, // 24: logic.v1.MessageService.MarkDelivered:output_type -> logic.v1.MarkDeliveredResponse
+	17, // 25: logic.v1.MessageService.Sync:output_type -> logic.v1.SyncResponse
+	20, // 26: logic.v1.MessageService.MarkRead:output_type -> logic.v1.MarkReadResponse
+	20, // [20:27] is the sub-list for method output_type
+	13, // [13:20] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
 	13, // [13:13] is the sub-list for extension extendee
 	0,  // [0:13] is the sub-list for field type_name
@@ -1512,7 +1648,7 @@ func file_logic_v1_message_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_logic_v1_message_proto_rawDesc), len(file_logic_v1_message_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,12 +21,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	MessageService_SendStream_FullMethodName = "/logic.v1.MessageService/SendStream"
-	MessageService_Send_FullMethodName       = "/logic.v1.MessageService/Send"
-	MessageService_Recall_FullMethodName     = "/logic.v1.MessageService/Recall"
-	MessageService_History_FullMethodName    = "/logic.v1.MessageService/History"
-	MessageService_Sync_FullMethodName       = "/logic.v1.MessageService/Sync"
-	MessageService_MarkRead_FullMethodName   = "/logic.v1.MessageService/MarkRead"
+	MessageService_SendStream_FullMethodName    = "/logic.v1.MessageService/SendStream"
+	MessageService_Send_FullMethodName          = "/logic.v1.MessageService/Send"
+	MessageService_Recall_FullMethodName        = "/logic.v1.MessageService/Recall"
+	MessageService_History_FullMethodName       = "/logic.v1.MessageService/History"
+	MessageService_MarkDelivered_FullMethodName = "/logic.v1.MessageService/MarkDelivered"
+	MessageService_Sync_FullMethodName          = "/logic.v1.MessageService/Sync"
+	MessageService_MarkRead_FullMethodName      = "/logic.v1.MessageService/MarkRead"
 )
 
 // MessageServiceClient is the client API for MessageService service.
@@ -46,6 +47,9 @@ type MessageServiceClient interface {
 	Recall(ctx context.Context, in *RecallRequest, opts ...grpc.CallOption) (*RecallResponse, error)
 	// History reads one page of a conversation, newest first page, ascending.
 	History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error)
+	// MarkDelivered counts a first page of history as delivered to a platform. To
+	// be called when the client has it: what is delivered is not replayed.
+	MarkDelivered(ctx context.Context, in *MarkDeliveredRequest, opts ...grpc.CallOption) (*MarkDeliveredResponse, error)
 	// Sync returns what changed after the caller's cursors, whole or saying it is not.
 	Sync(ctx context.Context, in *SyncRequest, opts ...grpc.CallOption) (*SyncResponse, error)
 	// MarkRead moves the read cursor; it never moves back.
@@ -103,6 +107,16 @@ func (c *messageServiceClient) History(ctx context.Context, in *HistoryRequest, 
 	return out, nil
 }
 
+func (c *messageServiceClient) MarkDelivered(ctx context.Context, in *MarkDeliveredRequest, opts ...grpc.CallOption) (*MarkDeliveredResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MarkDeliveredResponse)
+	err := c.cc.Invoke(ctx, MessageService_MarkDelivered_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *messageServiceClient) Sync(ctx context.Context, in *SyncRequest, opts ...grpc.CallOption) (*SyncResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SyncResponse)
@@ -140,6 +154,9 @@ type MessageServiceServer interface {
 	Recall(context.Context, *RecallRequest) (*RecallResponse, error)
 	// History reads one page of a conversation, newest first page, ascending.
 	History(context.Context, *HistoryRequest) (*HistoryResponse, error)
+	// MarkDelivered counts a first page of history as delivered to a platform. To
+	// be called when the client has it: what is delivered is not replayed.
+	MarkDelivered(context.Context, *MarkDeliveredRequest) (*MarkDeliveredResponse, error)
 	// Sync returns what changed after the caller's cursors, whole or saying it is not.
 	Sync(context.Context, *SyncRequest) (*SyncResponse, error)
 	// MarkRead moves the read cursor; it never moves back.
@@ -165,6 +182,9 @@ func (UnimplementedMessageServiceServer) Recall(context.Context, *RecallRequest)
 }
 func (UnimplementedMessageServiceServer) History(context.Context, *HistoryRequest) (*HistoryResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method History not implemented")
+}
+func (UnimplementedMessageServiceServer) MarkDelivered(context.Context, *MarkDeliveredRequest) (*MarkDeliveredResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MarkDelivered not implemented")
 }
 func (UnimplementedMessageServiceServer) Sync(context.Context, *SyncRequest) (*SyncResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Sync not implemented")
@@ -254,6 +274,24 @@ func _MessageService_History_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MessageService_MarkDelivered_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MarkDeliveredRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MessageServiceServer).MarkDelivered(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MessageService_MarkDelivered_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MessageServiceServer).MarkDelivered(ctx, req.(*MarkDeliveredRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _MessageService_Sync_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(SyncRequest)
 	if err := dec(in); err != nil {
@@ -308,6 +346,10 @@ var MessageService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "History",
 			Handler:    _MessageService_History_Handler,
+		},
+		{
+			MethodName: "MarkDelivered",
+			Handler:    _MessageService_MarkDelivered_Handler,
 		},
 		{
 			MethodName: "Sync",
