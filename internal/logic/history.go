@@ -14,12 +14,44 @@ import (
 const (
 	historyDefault = 50
 	historyMax     = 200
-	// historyBytes bounds a page beside its length: messages of the largest size
-	// make it shorter, so that it always fits into an answer. historyRead bounds
-	// what is read at once, and so what a page may cost in memory beyond that.
-	historyBytes = 12 << 20
-	historyRead  = 50
 )
+
+const (
+	// answerBytes bounds what a page of history or a sync holds, as JSON: gateways
+	// build it whole, and a client may take half a minute to read it. Large messages
+	// make it shorter; one of them always fits. What clients show at once, 20
+	// messages of 60 KiB, does too, unless nearly every character is an escape.
+	answerBytes = 2 << 20
+	// rowBytes is what a message takes in an answer beside its content.
+	rowBytes = 500
+	// answerRead is how many messages the first query for an answer reads, and so
+	// what reading may cost in memory beyond the answer.
+	answerRead = 20
+)
+
+// jsonSize is about what the message takes in an answer: of its text quotes and
+// controls as JSON escapes them, its data being JSON already.
+func (m *messageRow) jsonSize() int {
+	n := len(m.Text) + len(m.DataJSON) + rowBytes
+	for i := range len(m.Text) {
+		switch c := m.Text[i]; {
+		case c == '"', c == '\\', c == '\n', c == '\r', c == '\t':
+			n++
+		case c < ' ':
+			n += 5
+		}
+	}
+	return n
+}
+
+// nextRead is how many messages the next query reads for an answer that holds
+// count of size bytes: as many as seem to fit.
+func nextRead(count, size int) im.Seq {
+	if count == 0 {
+		return answerRead
+	}
+	return im.Seq(min(max((answerBytes-size)*count/size, 1), historyMax))
+}
 
 // History implements logicv1.MessageServiceServer. Groups are for members only;
 // two users who never were friends have an empty history.
@@ -76,24 +108,22 @@ func (s *Server) History(ctx context.Context, req *logicv1.HistoryRequest) (*log
 }
 
 // readNewest reads the messages first <= seq < end of a conversation, without
-// the oldest of them if all would be more than historyBytes.
+// the oldest of them if all would be more than answerBytes.
 func (s *store) readNewest(ctx context.Context, conv im.ConversationID, first, end im.Seq) ([]messageRow, error) {
 	var rows []messageRow
 	for size := 0; first < end; {
-		from := max(first, end-historyRead)
-		part, err := s.readMessages(ctx, s.db, conv, from-1, end-1, historyRead)
+		n := nextRead(len(rows), size)
+		from := max(first, end-n)
+		part, err := s.readMessages(ctx, s.db, conv, from-1, end-1, int(n))
 		if err != nil {
 			return nil, err
 		}
 		for i := len(part) - 1; i >= 0; i-- {
-			if size += len(part[i].Text) + len(part[i].DataJSON); size > historyBytes && i < len(part)-1 {
+			if size += part[i].jsonSize(); size > answerBytes {
 				return append(part[i+1:], rows...), nil
 			}
 		}
 		rows = append(part, rows...)
-		if size > historyBytes {
-			return rows, nil
-		}
 		end = from
 	}
 	return rows, nil

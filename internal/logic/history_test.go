@@ -1,6 +1,7 @@
 package logic
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -497,7 +498,7 @@ func TestG7_SyncIsWholeOrSaysSo(t *testing.T) {
 func TestSync_LargeAnswersAreCutNotHoled(t *testing.T) {
 	h := newHarness(t)
 	var convs []int64
-	big := strings.Repeat("x", 50<<10)
+	big := strings.Repeat("\x01", 50<<10)
 	for p := range 4 {
 		peer := im.UserID(100 + p)
 		convs = append(convs, int64(h.befriend(3, peer)))
@@ -521,11 +522,11 @@ func TestSync_LargeAnswersAreCutNotHoled(t *testing.T) {
 					t.Fatal("a hole")
 				}
 				cursors[c.GetConversationId()]++
-				size += len(m.GetText())
+				size += asJSON(t, m)
 				total++
 			}
 		}
-		if size > syncBytes+len(big) {
+		if size > answerBytes+asJSON(t, &pushv1.Message{Text: big}) {
 			t.Fatalf("%d bytes in one answer", size)
 		}
 		if resp.GetComplete() {
@@ -540,38 +541,79 @@ func TestSync_LargeAnswersAreCutNotHoled(t *testing.T) {
 	}
 }
 
-// Messages of the largest size make pages shorter, without a gap between them.
+// asJSON is what the content of a message takes in an answer.
+func asJSON(t *testing.T, m *pushv1.Message) int {
+	t.Helper()
+	raw, err := json.Marshal(m.GetText())
+	must(t, err)
+	return len(raw) + len(m.GetDataJson())
+}
+
+// Large messages make pages shorter, without a gap between them, and what counts
+// is what they take as JSON.
 func TestHistory_LargePagesAreCutNotHoled(t *testing.T) {
+	const most = 60 << 10
+	for name, c := range map[string]struct {
+		text, data string
+		page       int // rows of a full one at least
+	}{
+		"data":               {"x", `"` + strings.Repeat(`\u0000`, most-2) + `"`, 5},
+		"text":               {strings.Repeat("\x01", most), "", 5},
+		"quotes":             {strings.Repeat(`"`, most), "", 16},
+		"plain, as it looks": {strings.Repeat("x", most), "", 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			h.befriend(2, 3)
+			const n = 60
+			for i := int64(1); i <= n; i++ {
+				m := privateSend(2, 3, i, c.text)
+				m.DataJson = c.data
+				h.mustSend(m)
+			}
+			var got []int64
+			for before := int64(0); ; {
+				p := h.history(3, im.Private, 2, before, 200)
+				if p.GetTotal() != n {
+					t.Fatalf("total %d", p.GetTotal())
+				}
+				msgs := p.GetMessages()
+				if len(msgs) == 0 {
+					break
+				}
+				if size := len(msgs) * asJSON(t, msgs[0]); size > answerBytes {
+					t.Fatalf("%d bytes in a page", size)
+				}
+				if len(msgs) < c.page && msgs[0].GetSeq() > 1 {
+					t.Fatalf("a page of %d", len(msgs))
+				}
+				got = append(seqsOf(msgs), got...)
+				before = msgs[0].GetId()
+			}
+			if !slices.Equal(got, upTo(1, n)) {
+				t.Fatalf("seqs %v", got)
+			}
+			for _, limit := range []int32{1, 5} {
+				if p := h.history(3, im.Private, 2, 0, limit); len(p.GetMessages()) != int(limit) {
+					t.Fatalf("a page of %d has %d", limit, len(p.GetMessages()))
+				}
+			}
+		})
+	}
+}
+
+// The largest message that can be stored fits alone into an answer, also where it
+// grows most: a group's data is JSON in JSON.
+func TestHistory_TheLargestMessageFits(t *testing.T) {
 	h := newHarness(t)
-	h.befriend(2, 3)
-	data := `"` + strings.Repeat(`\u0000`, 60<<10-2) + `"` // what takes most room as JSON
-	const n = 70
-	for i := int64(1); i <= n; i++ {
-		m := privateSend(2, 3, i, "x")
-		m.DataJson = data
-		h.mustSend(m)
-	}
-	var got []int64
-	for before := int64(0); ; {
-		p := h.history(3, im.Private, 2, before, 200)
-		if p.GetTotal() != n {
-			t.Fatalf("total %d", p.GetTotal())
-		}
-		msgs := p.GetMessages()
-		if len(msgs) == 0 {
-			break
-		}
-		if size := len(msgs) * len(data); size > historyBytes {
-			t.Fatalf("%d bytes in a page", size)
-		}
-		got = append(seqsOf(msgs), got...)
-		before = msgs[0].GetId()
-	}
-	if !slices.Equal(got, upTo(1, n)) {
-		t.Fatalf("seqs %v", got)
-	}
-	if p := h.history(3, im.Private, 2, 0, 20); len(p.GetMessages()) != 20 {
-		t.Fatalf("a page of 20 has %d", len(p.GetMessages()))
+	group := h.group(10, 11)
+	m := groupSend(10, group, 1, "x")
+	m.DataJson = `"` + strings.Repeat(`\u0000`, 60<<10-1) + `"`
+	sent := h.mustSend(m)
+	p := h.history(11, im.Group, group, 0, 20)
+	row := p.GetMessages()[len(p.GetMessages())-1]
+	if size := asJSON(t, row); row.GetId() != sent.GetMessageId() || size < 60<<10*7 || size+rowBytes > answerBytes {
+		t.Fatalf("%d bytes of JSON in row %d", size, row.GetId())
 	}
 }
 

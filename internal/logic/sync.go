@@ -14,13 +14,9 @@ import (
 const (
 	syncDefault = 100
 	syncMax     = 500
-	// syncMessages and syncBytes bound one answer; what does not fit is said to
+	// syncMessages and answerBytes bound one answer; what does not fit is said to
 	// be missing, and comes with the next one.
 	syncMessages = 2000
-	syncBytes    = 4 << 20
-	// syncRead bounds the messages read at once, and so what a read may cost in
-	// memory beyond the bound in bytes.
-	syncRead = 64
 )
 
 // Sync implements logicv1.MessageServiceServer. The answer names every
@@ -114,10 +110,10 @@ func (s *Server) fillSync(ctx context.Context, resp *logicv1.SyncResponse, place
 	for i := range places {
 		index[places[i].ID] = i
 	}
-	size := 0
-	for len(wants) > 0 && size < syncBytes {
+	count, size := 0, 0
+	for len(wants) > 0 && size < answerBytes {
 		var page []seqRange
-		for left := im.Seq(syncRead); left > 0 && len(wants) > 0; {
+		for left := nextRead(count, size); left > 0 && len(wants) > 0; {
 			w := &wants[0]
 			n := min(left, w.last-w.first+1)
 			page = append(page, seqRange{conv: w.conv, first: w.first, last: w.first + n - 1})
@@ -134,12 +130,13 @@ func (s *Server) fillSync(ctx context.Context, resp *logicv1.SyncResponse, place
 			i := index[r.conv]
 			c := resp.GetConversations()[i]
 			for _, m := range rows[r.conv] {
-				if size >= syncBytes || int64(m.Seq) != c.GetSeq()+1 { // full, or not contiguous: stop here, never a hole
+				if size >= answerBytes || int64(m.Seq) != c.GetSeq()+1 { // full, or not contiguous: stop here, never a hole
 					break
 				}
 				c.Messages = append(c.Messages, m.toPush(places[i].Kind, places[i].to(m.SenderID)))
 				c.Seq = int64(m.Seq)
-				size += len(m.Text) + len(m.DataJSON) + 100
+				count++
+				size += m.jsonSize()
 			}
 		}
 	}

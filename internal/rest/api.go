@@ -19,7 +19,8 @@ type api struct {
 
 	zone     *time.Location
 	profiles *profiles
-	uploads  *uploadSlots
+	uploads  *slots
+	reads    *slots // of answers that may be large
 	metrics  *metrics
 }
 
@@ -34,6 +35,8 @@ type call struct {
 	me  im.UserID    // 0 on the endpoints that need no login
 	who token.Claims // of me
 	at  time.Time    // when it came, as far as this process knows
+
+	ended func() // runs when the answer is written; nil: nothing
 }
 
 func (c *call) ctx() context.Context { return c.r.Context() }
@@ -76,14 +79,20 @@ func (a *api) open(h handler) http.HandlerFunc {
 // authed makes a route of a handler that needs a login.
 func (a *api) authed(h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		at := time.Now()
+		c := &call{api: a, w: w, r: r, at: time.Now()}
+		defer func() {
+			if c.ended != nil {
+				c.ended()
+			}
+		}()
 		a.answer(w, r, func(r *http.Request) (any, error) {
 			claims, err := a.identify(r)
 			if err != nil {
 				sink(w, r)
 				return nil, err
 			}
-			return h(&call{api: a, w: w, r: r, me: claims.UserID, who: claims, at: at})
+			c.me, c.who = claims.UserID, claims
+			return h(c)
 		})
 	}
 }

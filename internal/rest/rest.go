@@ -3,6 +3,7 @@ package rest
 import (
 	"errors"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -33,6 +34,9 @@ type Config struct {
 	// one user. Defaults 64 and 4.
 	UploadConcurrency int `yaml:"upload_concurrency"`
 	UploadsPerUser    int `yaml:"uploads_per_user"`
+	// ReadsPerUser bounds the pages of history and syncs of one user that are
+	// answered at once. Default 8.
+	ReadsPerUser int `yaml:"reads_per_user"`
 	// BodyLimit is the largest other body accepted, in bytes. Default 1 MiB.
 	BodyLimit int64 `yaml:"body_limit"`
 	// RequestTimeout bounds the work on one request (not an upload's transfer).
@@ -84,6 +88,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.UploadsPerUser == 0 {
 		c.UploadsPerUser = 4
 	}
+	if c.ReadsPerUser == 0 {
+		c.ReadsPerUser = 8
+	}
 	if c.BodyLimit == 0 {
 		c.BodyLimit = 1 << 20
 	}
@@ -105,7 +112,7 @@ func (c Config) Validate() error {
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 		return errors.New("rest: public_url must be an absolute http or https URL")
 	}
-	if c.UploadLimit < 0 || c.UploadConcurrency < 0 || c.UploadsPerUser < 0 || c.BodyLimit < 0 || c.RequestTimeout < 0 || c.ProfileTTL < 0 || c.ProfileCache < 0 {
+	if c.UploadLimit < 0 || c.UploadConcurrency < 0 || c.UploadsPerUser < 0 || c.ReadsPerUser < 0 || c.BodyLimit < 0 || c.RequestTimeout < 0 || c.ProfileTTL < 0 || c.ProfileCache < 0 {
 		return errors.New("rest: limits must not be negative")
 	}
 	if _, err := time.LoadLocation(c.TimeZone); err != nil {
@@ -137,7 +144,8 @@ func New(deps Deps) (http.Handler, error) {
 		Deps:     deps,
 		zone:     zone,
 		profiles: newProfiles(deps.Auth, cfg.ProfileCache, cfg.ProfileTTL),
-		uploads:  newUploadSlots(cfg.UploadConcurrency, cfg.UploadsPerUser),
+		uploads:  newSlots(cfg.UploadConcurrency, cfg.UploadsPerUser),
+		reads:    newSlots(math.MaxInt, cfg.ReadsPerUser),
 		metrics:  newMetrics(deps.Registry),
 	}
 	return a.routes()

@@ -81,13 +81,13 @@ func (a *api) apiRoutes(r chi.Router) {
 
 	r.Post("/api/messages/private", a.authed(sendMessage))
 	r.Post("/api/messages/group", a.authed(sendMessage))
-	r.Get("/api/messages", a.authed(privateHistory))
-	r.Get("/api/messages/groups", a.authed(groupHistory))
+	r.Get("/api/messages", a.authed(reading(privateHistory)))
+	r.Get("/api/messages/groups", a.authed(reading(groupHistory)))
 	r.Post("/api/messages/recall", a.authed(recall))
 	r.Post("/api/messages/video", a.authed(video))
 	r.Post("/api/messages/read", a.authed(markRead))
 	r.Get("/api/messages/unread", a.authed(unread))
-	r.Post("/api/sync", a.authed(syncChanges))
+	r.Post("/api/sync", a.authed(reading(syncChanges)))
 }
 
 func (a *api) notFound(w http.ResponseWriter, r *http.Request) {

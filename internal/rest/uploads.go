@@ -8,7 +8,6 @@ import (
 	"mime/multipart"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -24,41 +23,6 @@ const formOverhead = 64 << 10
 
 // writePause is how long a client may leave a chunk of a file unread.
 const writePause = 30 * time.Second
-
-// uploadSlots bounds the running uploads, and each user's share of them: an upload
-// may last as long as a slow line needs, so one user could take every slot for hours.
-type uploadSlots struct {
-	all, each int
-
-	mu      sync.Mutex // guards the following fields
-	running int
-	users   map[im.UserID]int // those with a running upload
-}
-
-func newUploadSlots(all, each int) *uploadSlots {
-	return &uploadSlots{all: all, each: each, users: map[im.UserID]int{}}
-}
-
-// take reports whether the user may upload now; then release must follow.
-func (s *uploadSlots) take(user im.UserID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.running >= s.all || s.users[user] >= s.each {
-		return false
-	}
-	s.running++
-	s.users[user]++
-	return true
-}
-
-func (s *uploadSlots) release(user im.UserID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.running--
-	if s.users[user]--; s.users[user] == 0 {
-		delete(s.users, user)
-	}
-}
 
 // uploadFile stores the part named file while it arrives; it is never whole in
 // memory.

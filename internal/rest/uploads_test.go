@@ -266,21 +266,6 @@ func TestG14_SlowUploadsTakeNoOthersPlace(t *testing.T) {
 	wg.Wait()
 }
 
-// Nothing is remembered of users who have no upload running.
-func TestUploadSlots_AreGivenBack(t *testing.T) {
-	s := newUploadSlots(3, 2)
-	require.True(t, s.take(1))
-	require.True(t, s.take(1))
-	require.False(t, s.take(1))
-	require.True(t, s.take(2))
-	require.False(t, s.take(3), "all are taken")
-	for _, user := range []im.UserID{1, 1, 2} {
-		s.release(user)
-	}
-	require.Zero(t, s.running)
-	require.Empty(t, s.users)
-}
-
 func TestFiles_UnknownAndForged(t *testing.T) {
 	e := newEdge(t)
 	e.uploaded("x.txt", []byte("x"))
