@@ -119,6 +119,7 @@ type answer struct {
 	code    int
 	message string
 	data    json.RawMessage
+	reason  string // of a refusal
 }
 
 // ok checks for success.
@@ -171,7 +172,8 @@ func (a answer) list() []map[string]any {
 }
 
 // call sends a request and takes the envelope apart. Whatever the answer, it
-// is one JSON document with exactly the three members, readable cross-origin.
+// is one JSON document with exactly the three members, a refusal's reason and
+// retry_after beside them, readable cross-origin.
 func (u *user) call(method, path string, body io.Reader, contentType string) answer {
 	u.t.Helper()
 	return u.callAt(method, "/api"+path, body, contentType)
@@ -191,9 +193,15 @@ func (u *user) callAt(method, path string, body io.Reader, contentType string) a
 	require.Empty(u.t, resp.Header.Get("Access-Control-Allow-Credentials"), a.what)
 	var env map[string]json.RawMessage
 	require.NoError(u.t, json.Unmarshal(a.body, &env), "%s: %s", a.what, a.body)
-	require.Len(u.t, env, 3, "%s: %s", a.what, a.body)
 	require.NoError(u.t, json.Unmarshal(env["code"], &a.code), a.what)
 	require.NoError(u.t, json.Unmarshal(env["message"], &a.message), a.what)
+	if reason, ok := env["reason"]; ok && a.code != 200 {
+		require.NoError(u.t, json.Unmarshal(reason, &a.reason), a.what)
+		delete(env, "reason")
+		delete(env, "retry_after")
+	}
+	require.Len(u.t, env, 3, "%s: %s", a.what, a.body)
+	require.Contains(u.t, env, "data", "%s: %s", a.what, a.body)
 	a.data = env["data"]
 	return a
 }

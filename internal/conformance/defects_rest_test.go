@@ -652,8 +652,8 @@ func TestDefect48_LongAndPlainTexts(t *testing.T) {
 	a.trySay(b.ID, 1, strings.Repeat("x", 60<<10+1)).refused(1000)
 }
 
-// Every answer of the suite is checked for exactly code, message and data; this
-// says so once by name.
+// Every answer of the suite is checked for exactly code, message and data (and
+// what a refusal has beside them); this says so once by name.
 func TestDefect49_NoOtherMembersInTheEnvelope(t *testing.T) {
 	var env map[string]json.RawMessage
 	require.NoError(t, json.Unmarshal(newUser(t).get("/friends").body, &env))

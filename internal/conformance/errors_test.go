@@ -57,8 +57,8 @@ const (
 	internally = "said between services; the edge refuses it before or says it in other words"
 )
 
-// Every documented error is provoked and answers with its code and its text, in
-// Chinese by default and in English for those who ask for it.
+// Every documented error is provoked and answers with its code, its reason and its
+// text, in Chinese by default and in English for those who ask for it.
 func TestErrors(t *testing.T) {
 	us := newUsers(t, 6)
 	a, friend, member, stranger, asker, asked := us[0], us[1], us[2], us[3], us[4], us[5]
@@ -213,7 +213,9 @@ func TestErrors(t *testing.T) {
 				code = row.code
 			}
 			u := row.who.with(t)
-			require.Equal(t, entry.ZH, row.call(u).refused(code).message)
+			a := row.call(u).refused(code)
+			require.Equal(t, entry.ZH, a.message)
+			require.Equal(t, reason, a.reason)
 			u.lang = "en-US,en;q=0.9,zh;q=0.1"
 			require.Equal(t, entry.EN, row.call(u).refused(code).message)
 		})

@@ -54,11 +54,12 @@ func (a *API) At(base string) *API {
 type Error struct {
 	Status  int // HTTP
 	Code    int // of the envelope
+	Reason  string
 	Message string
 }
 
 func (e *Error) Error() string {
-	return fmt.Sprintf("imclient: code %d (HTTP %d): %s", e.Code, e.Status, e.Message)
+	return fmt.Sprintf("imclient: code %d (HTTP %d), %s: %s", e.Code, e.Status, e.Reason, e.Message)
 }
 
 // CodeOf returns the envelope's code of an error, 0 if the server said none.
@@ -73,6 +74,7 @@ type envelope struct {
 	Code    int             `json:"code"`
 	Message string          `json:"message"`
 	Data    json.RawMessage `json:"data"`
+	Reason  string          `json:"reason"`
 }
 
 // Call sends form (nil: no body; GET and DELETE: the query) and decodes data
@@ -124,7 +126,7 @@ func (a *API) do(ctx context.Context, method, target, kind string, body io.Reade
 		return fmt.Errorf("imclient: %s %s: HTTP %d with a body that is no envelope: %.200q", method, req.URL.Path, resp.StatusCode, raw)
 	}
 	if resp.StatusCode != http.StatusOK || env.Code != http.StatusOK {
-		return &Error{Status: resp.StatusCode, Code: env.Code, Message: env.Message}
+		return &Error{Status: resp.StatusCode, Code: env.Code, Reason: env.Reason, Message: env.Message}
 	}
 	if out == nil {
 		return nil

@@ -23,6 +23,7 @@ import (
 	authv1 "im-services/api/proto/auth/v1"
 	friendv1 "im-services/api/proto/friend/v1"
 	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/catalog"
 	"im-services/internal/im"
 	"im-services/internal/token"
 	"im-services/internal/upload"
@@ -160,6 +161,8 @@ type reply struct {
 	code    int
 	message string
 	data    string
+	reason  string
+	after   int64 // retry_after
 }
 
 // do sends a request as alice.
@@ -183,11 +186,13 @@ func (e *edge) send(r *http.Request) reply {
 			Code    int
 			Message string
 			Data    json.RawMessage
+			Reason  string
+			After   int64 `json:"retry_after"`
 		}
 		dec := json.NewDecoder(bytes.NewReader(w.Body.Bytes()))
 		require.NoError(e.t, dec.Decode(&env), w.Body.String())
 		require.False(e.t, dec.More(), "one document only: %s", w.Body.String())
-		out.code, out.message, out.data = env.Code, env.Message, string(env.Data)
+		out.code, out.message, out.data, out.reason, out.after = env.Code, env.Message, string(env.Data), env.Reason, env.After
 	}
 	return out
 }
@@ -228,6 +233,8 @@ func (e *edge) refused(r reply, code int) {
 	require.Equal(e.t, code, r.code, r.Body.String())
 	require.JSONEq(e.t, "{}", r.data)
 	require.NotEmpty(e.t, r.message)
+	_, ok := catalog.Lookup(r.reason)
+	require.True(e.t, ok, "a reason of the catalogue: %s", r.Body.String())
 }
 
 func (e *edge) ok(r reply) reply {

@@ -18,6 +18,7 @@ import (
 
 	authv1 "im-services/api/proto/auth/v1"
 	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/catalog"
 	"im-services/internal/im"
 )
 
@@ -87,6 +88,7 @@ func TestLogin_Failures(t *testing.T) {
 	r := e.form(http.MethodPost, "/api/auth/login", "email", "a@b.cn", "password", "x")
 	e.refused(r, 1000)
 	require.Equal(t, "2", r.Header().Get("Retry-After"))
+	require.JSONEq(t, `{"code":1000,"message":"`+r.message+`","data":{},"reason":"uploads_busy","retry_after":2}`, r.Body.String())
 }
 
 func TestErrors_Language(t *testing.T) {
@@ -114,7 +116,9 @@ func TestErrors_NothingInternalGetsOut(t *testing.T) {
 	require.Contains(t, log.String(), r.Header().Get("X-Request-Id"))
 
 	e.on("ConversationService/ListSessions", nil, im.E(im.KindForbidden, "a_reason_nobody_catalogued", nil))
-	e.refused(e.get("/api/sessions"), 500)
+	r = e.get("/api/sessions")
+	e.refused(r, 500)
+	require.Equal(t, catalog.Internal, r.reason)
 }
 
 func TestUnknownRoutesAndMethods(t *testing.T) {

@@ -70,7 +70,7 @@ func (a *api) write(w http.ResponseWriter, r *http.Request, status int, env wire
 		a.Log.Error("an answer cannot be encoded", "err", err, "path", loggedPath(r), "request_id", requestID(r))
 		status, then = http.StatusOK, nil
 		buf.Reset()
-		buf.WriteString(`{"code":500,"message":"Internal server error","data":{}}`)
+		buf.WriteString(`{"code":500,"message":"Internal server error","data":{},"reason":"internal"}`)
 	}
 	if rec := recordOf(r); rec != nil {
 		rec.code = env.Code
@@ -145,14 +145,17 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if code == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
-	if e, ok := errors.AsType[*im.Error](err); ok && e.RetryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.FormatInt(int64((e.RetryAfter+time.Second-1)/time.Second), 10))
-	}
-	a.write(w, r, httpStatus(code), wire.Envelope{
+	env := wire.Envelope{
 		Code:    code,
 		Message: catalog.Text(reason, catalog.Language(r.Header.Get("Accept-Language"))),
 		Data:    wire.Nothing{},
-	}, nil)
+		Reason:  reason,
+	}
+	if e, ok := errors.AsType[*im.Error](err); ok && e.RetryAfter > 0 {
+		env.RetryAfter = int64((e.RetryAfter + time.Second - 1) / time.Second)
+		w.Header().Set("Retry-After", strconv.FormatInt(env.RetryAfter, 10))
+	}
+	a.write(w, r, httpStatus(code), env, nil)
 }
 
 // reasonOf is the catalogue key of an error, whoever made it.

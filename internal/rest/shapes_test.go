@@ -377,6 +377,7 @@ func TestG2_OutcomesOfASend(t *testing.T) {
 			r := e.json(http.MethodPost, "/api/messages/private", body)
 			e.refused(r, 500)
 			require.Equal(t, catalog.Text(c.reason, catalog.Chinese), r.message)
+			require.Equal(t, c.reason, r.reason, "the code alone says nothing")
 		}
 	})
 	t.Run("unknown for good", func(t *testing.T) {

@@ -18,6 +18,10 @@ type Envelope struct {
 	Code    int    `json:"code"`
 	Message string `json:"message"`
 	Data    any    `json:"data"`
+	// Reason says for programs what Message says for people, and RetryAfter when to
+	// ask again, in seconds: both as in frame 500, and absent from a success.
+	Reason     string `json:"reason,omitempty"`
+	RetryAfter int64  `json:"retry_after,omitempty"`
 }
 
 // Nothing is the data member of an answer that has nothing to say.
