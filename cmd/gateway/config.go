@@ -30,6 +30,11 @@ type Config struct {
 	StopTimeout time.Duration `yaml:"stop_timeout"`
 }
 
+// defaults holds what is set unless it is set otherwise, zero included.
+func defaults() Config {
+	return Config{REST: rest.Config{UploadQuota: rest.DefaultUploadQuota}}
+}
+
 // RPCConfig says how the services are called. A gateway serves no RPC itself.
 type RPCConfig struct {
 	TLS rpc.TLSConfig `yaml:"tls"`

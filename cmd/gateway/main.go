@@ -52,7 +52,7 @@ var safeMethods = []string{
 	"/friend.v1.FriendService/ListRequests", "/friend.v1.FriendService/ListFriends",
 	"/friend.v1.FriendService/GetFriend", "/friend.v1.FriendService/FilterFriends",
 	"/logic.v1.MessageService/History", "/logic.v1.MessageService/Sync", "/logic.v1.MessageService/MarkRead", "/logic.v1.MessageService/MarkDelivered",
-	"/logic.v1.ConversationService/ListSessions", "/logic.v1.ConversationService/Presence",
+	"/logic.v1.ConversationService/ListSessions", "/logic.v1.ConversationService/Presence", "/logic.v1.ConversationService/UploadUsage",
 	"/logic.v1.GroupService/GetGroup", "/logic.v1.GroupService/ListGroups", "/logic.v1.GroupService/ListMembers",
 	"/logic.v1.ConnectionService/Disconnect", "/logic.v1.ConnectionService/Acknowledge",
 	"/logic.v1.ConnectionService/Watermark", "/logic.v1.ConnectionService/Assert",
@@ -65,7 +65,7 @@ func main() {
 	)
 	flag.Parse()
 	boot.Main(func(ctx context.Context, b *boot.Boot) error {
-		var cfg Config
+		cfg := defaults()
 		if err := config.Load(*path, &cfg); err != nil {
 			return err
 		}

@@ -16,7 +16,7 @@ import (
 
 func load(t *testing.T) (Config, error) {
 	t.Helper()
-	var cfg Config
+	cfg := defaults()
 	err := config.Load("../../deploy/config/gateway.yaml", &cfg)
 	return cfg, err
 }
@@ -29,6 +29,18 @@ func TestShippedConfig(t *testing.T) {
 	}
 	if cfg.Gateway.Listen != ":8000" || cfg.StopTimeout <= cfg.Gateway.DrainWindow {
 		t.Fatalf("unexpected: listen %q, stop %v, drain %v", cfg.Gateway.Listen, cfg.StopTimeout, cfg.Gateway.DrainWindow)
+	}
+}
+
+// Zero takes the bound away, which is not what happens by itself.
+func TestUploadQuota(t *testing.T) {
+	t.Setenv("IM_PUSH_KEY", strings.Repeat("k", 32))
+	if cfg, err := load(t); err != nil || cfg.REST.UploadQuota != 10<<30 {
+		t.Fatalf("by default %d, %v", cfg.REST.UploadQuota, err)
+	}
+	t.Setenv("IM_REST_UPLOAD_QUOTA", "0")
+	if cfg, err := load(t); err != nil || cfg.REST.UploadQuota != 0 {
+		t.Fatalf("%d, %v", cfg.REST.UploadQuota, err)
 	}
 }
 

@@ -34,6 +34,7 @@ var callers = rpc.Callers{
 		logicv1.ConversationService_Presence_FullMethodName,
 		logicv1.ConversationService_Notify_FullMethodName,
 		logicv1.ConversationService_RegisterUpload_FullMethodName,
+		logicv1.ConversationService_UploadUsage_FullMethodName,
 	},
 	"friend": {
 		logicv1.ConversationService_SetPrivate_FullMethodName,

@@ -88,13 +88,23 @@ func (s *Server) Notify(ctx context.Context, req *logicv1.NotifyRequest) (*logic
 }
 
 // RegisterUpload implements logicv1.ConversationServiceServer. Repeating it is
-// harmless; a key that names another file is a conflict.
+// harmless; a key that names another file is a conflict. Of uploads that end at
+// the same moment all may still fit: the quota bounds a disk, and is no account.
 func (s *Server) RegisterUpload(ctx context.Context, req *logicv1.RegisterUploadRequest) (*logicv1.RegisterUploadResponse, error) {
 	user := im.UserID(req.GetUserId())
 	switch {
 	case !user.Valid(), req.GetKey() == "", len(req.GetKey()) > 255, req.GetSize() < 0, len(req.GetSha256()) != sha256.Size,
 		utf8.RuneCountInString(req.GetName()) > 255, len(req.GetContentType()) > 127, !utf8.ValidString(req.GetName()):
 		return nil, im.E(im.KindInvalid, "upload_invalid", nil)
+	}
+	if req.GetQuota() > 0 {
+		used, err := s.store.uploaded(ctx, user, req.GetKey())
+		if err != nil {
+			return nil, failed(err)
+		}
+		if used+req.GetSize()+fileBytes > req.GetQuota() {
+			return nil, im.E(im.KindConflict, "upload_quota_reached", nil)
+		}
 	}
 	res, err := s.store.db.ExecContext(ctx, `INSERT IGNORE INTO uploads (object_key, user_id, name, content_type, size, sha256, created_at_ms) VALUES (?,?,?,?,?,?,?)`,
 		req.GetKey(), int64(user), req.GetName(), req.GetContentType(), req.GetSize(), req.GetSha256(), s.store.nowMS())

@@ -413,6 +413,40 @@ func TestRegisterUpload_OnceAndWhole(t *testing.T) {
 	}
 }
 
+// What one user's files may take is bounded, however small they are; what is
+// registered already stays so.
+func TestRegisterUpload_Quota(t *testing.T) {
+	h := newHarness(t)
+	const quota = 10<<20 + 3*fileBytes
+	register := func(user im.UserID, key string, size, quota int64) error {
+		_, err := h.RegisterUpload(t.Context(), &logicv1.RegisterUploadRequest{
+			UserId: int64(user), Key: key, Name: "x", ContentType: "image/png", Size: size, Sha256: make([]byte, 32), Quota: quota,
+		})
+		return err
+	}
+	used := func(user im.UserID, want int64) {
+		t.Helper()
+		resp, err := h.UploadUsage(t.Context(), &logicv1.UploadUsageRequest{UserId: int64(user)})
+		must(t, err)
+		if resp.GetBytes() != want {
+			t.Fatalf("user %d has used %d, want %d", user, resp.GetBytes(), want)
+		}
+	}
+	used(3, 0)
+	must(t, register(3, "a", 4<<20, quota))
+	must(t, register(3, "b", 5<<20, quota))
+	wantReason(t, "too much", register(3, "c", 1<<20+1, quota), "upload_quota_reached")
+	used(3, 9<<20+2*fileBytes)
+	for range 2 {
+		must(t, register(3, "c", 1<<20, quota))
+	}
+	used(3, quota)
+	wantReason(t, "one byte more", register(3, "d", 1, quota), "upload_quota_reached")
+	wantReason(t, "a small file", register(4, "e", 1, fileBytes), "upload_quota_reached")
+	must(t, register(4, "e", 4<<20, quota))
+	must(t, register(3, "d", 4<<20, 0))
+}
+
 func TestListSessions_TheBotIsNoNewerThanFriends(t *testing.T) {
 	h := newHarness(t)
 	if _, err := h.SetPrivate(t.Context(), &logicv1.SetPrivateRequest{UserA: 2, UserB: 3, Open: true, Version: 1, WithSessions: true}); err != nil {

@@ -34,6 +34,9 @@ type Config struct {
 	// one user. Defaults 64 and 4.
 	UploadConcurrency int `yaml:"upload_concurrency"`
 	UploadsPerUser    int `yaml:"uploads_per_user"`
+	// UploadQuota is what the files of one user may take in all, in bytes, each 8 KiB
+	// more than its size. 0: no bound.
+	UploadQuota int64 `yaml:"upload_quota"`
 	// ReadsPerUser bounds the pages of history and syncs of one user that are
 	// answered at once. Default 8.
 	ReadsPerUser int `yaml:"reads_per_user"`
@@ -51,6 +54,9 @@ type Config struct {
 	// DocsOff leaves out /swagger/.
 	DocsOff bool `yaml:"docs_off"`
 }
+
+// DefaultUploadQuota is for whoever has no other: 10 GiB.
+const DefaultUploadQuota = 10 << 30
 
 // Deps is what the handlers work with. All are required but Log and Registry.
 type Deps struct {
@@ -112,7 +118,7 @@ func (c Config) Validate() error {
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 		return errors.New("rest: public_url must be an absolute http or https URL")
 	}
-	if c.UploadLimit < 0 || c.UploadConcurrency < 0 || c.UploadsPerUser < 0 || c.ReadsPerUser < 0 || c.BodyLimit < 0 || c.RequestTimeout < 0 || c.ProfileTTL < 0 || c.ProfileCache < 0 {
+	if c.UploadLimit < 0 || c.UploadConcurrency < 0 || c.UploadsPerUser < 0 || c.UploadQuota < 0 || c.ReadsPerUser < 0 || c.BodyLimit < 0 || c.RequestTimeout < 0 || c.ProfileTTL < 0 || c.ProfileCache < 0 {
 		return errors.New("rest: limits must not be negative")
 	}
 	if _, err := time.LoadLocation(c.TimeZone); err != nil {

@@ -32,6 +32,10 @@ func uploadFile(c *call) (any, error) {
 		return nil, &im.Error{Kind: im.KindExhausted, Reason: "uploads_busy", RetryAfter: 5 * time.Second}
 	}
 	defer c.uploads.release(c.me)
+	if !c.mayFit() {
+		sink(c.w, c.r)
+		return nil, im.E(im.KindConflict, "upload_quota_reached", nil)
+	}
 	b := newBody(c.w, c.r, c.Config.UploadLimit+formOverhead)
 	file, err := c.storeFile(b)
 	if b.err != nil && !errors.Is(b.err, io.EOF) {
@@ -47,6 +51,22 @@ func uploadFile(c *call) (any, error) {
 		return nil, err
 	}
 	return wire.FileBody{URL: c.absolute(upload.Path(file)), Name: file.Name, Size: file.Size, Type: file.Type}, nil
+}
+
+// mayFit reports whether the caller's quota has room for the file that his request
+// announces. What cannot be told now is decided when the file is registered.
+func (c *call) mayFit() bool {
+	if c.Config.UploadQuota == 0 {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(c.ctx(), c.Config.RequestTimeout)
+	defer cancel()
+	used, err := c.Conversations.UploadUsage(ctx, &logicv1.UploadUsageRequest{UserId: int64(c.me)})
+	if err != nil {
+		c.Log.Debug("the quota is not known", "err", err)
+		return true
+	}
+	return used.GetBytes()+max(c.r.ContentLength-formOverhead, 0) < c.Config.UploadQuota
 }
 
 func (c *call) storeFile(b *body) (upload.File, error) {
@@ -103,6 +123,7 @@ func (c *call) store(part *multipart.Part) (upload.File, error) {
 	defer cancel()
 	_, err = c.Conversations.RegisterUpload(ctx, &logicv1.RegisterUploadRequest{
 		UserId: int64(c.me), Key: file.Key, Name: file.Name, ContentType: file.Type, Size: file.Size, Sha256: file.Sum[:],
+		Quota: c.Config.UploadQuota,
 	})
 	if err != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx()), c.Config.RequestTimeout)

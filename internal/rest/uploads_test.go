@@ -26,6 +26,7 @@ import (
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
 	"gocloud.dev/gcerrors"
+	"google.golang.org/protobuf/proto"
 
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/im"
@@ -229,6 +230,43 @@ func TestUpload_Busy(t *testing.T) {
 	require.NoError(t, pw.Close())
 	require.Equal(t, 200, <-done)
 	e.ok(e.upload("x.txt", []byte("x")))
+}
+
+// One account does not fill the disk: what does not fit into its quota is refused,
+// before it is stored where the request says how much it is.
+func TestUpload_Quota(t *testing.T) {
+	e := newEdge(t, func(d *Deps) { d.Config.UploadQuota = 10 << 20 })
+	used := int64(0)
+	e.handle("ConversationService/UploadUsage", func(m proto.Message) (proto.Message, error) {
+		require.Equal(t, int64(34), m.(*logicv1.UploadUsageRequest).GetUserId())
+		return &logicv1.UploadUsageResponse{Bytes: used}, nil
+	})
+	const register = "ConversationService/RegisterUpload"
+	full := func(r reply) {
+		t.Helper()
+		e.refused(r, 1000)
+		require.Equal(t, "upload_quota_reached", r.reason)
+	}
+	e.ok(e.upload("x.bin", make([]byte, 1<<20)))
+	require.Equal(t, int64(10<<20), last[*logicv1.RegisterUploadRequest](t, e.backend, register).GetQuota())
+	used = 9 << 20
+	full(e.upload("x.bin", make([]byte, 2<<20)))
+	used = 10 << 20
+	full(e.upload("x.bin", []byte("x")))
+	body, ct := filePart(t, "file", "x.bin", []byte("x"))
+	full(e.do(http.MethodPost, "/api/upload/file", io.MultiReader(body), "Content-Type", ct)) // of a length that is not said
+	require.Len(t, e.calls(register), 1)
+
+	// Logic has the last word, also when it could not be asked before.
+	e.on("ConversationService/UploadUsage", nil, im.E(im.KindUnavailable, "service_unavailable", nil))
+	e.ok(e.upload("x.bin", []byte("x")))
+	e.on(register, nil, im.E(im.KindConflict, "upload_quota_reached", nil))
+	full(e.upload("x.bin", []byte("x")))
+	require.Equal(t, 2, files(t, e.dir), "what is refused does not stay")
+
+	e = newEdge(t)
+	e.ok(e.upload("x.bin", []byte("x")))
+	require.Empty(t, e.calls("ConversationService/UploadUsage"), "without a quota nothing is asked")
 }
 
 // TestG14_SlowUploadsTakeNoOthersPlace: one user holds his share of the running

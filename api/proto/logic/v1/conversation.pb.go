@@ -1068,13 +1068,15 @@ func (x *NotifyResponse) GetConnections() int32 {
 }
 
 type RegisterUploadRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	UserId        int64                  `protobuf:"varint,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	Key           string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	ContentType   string                 `protobuf:"bytes,4,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
-	Size          int64                  `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
-	Sha256        []byte                 `protobuf:"bytes,6,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	UserId      int64                  `protobuf:"varint,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	Key         string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Name        string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	ContentType string                 `protobuf:"bytes,4,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	Size        int64                  `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
+	Sha256      []byte                 `protobuf:"bytes,6,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// What the user's files may take, this one included; 0: no bound.
+	Quota         int64 `protobuf:"varint,7,opt,name=quota,proto3" json:"quota,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1151,6 +1153,13 @@ func (x *RegisterUploadRequest) GetSha256() []byte {
 	return nil
 }
 
+func (x *RegisterUploadRequest) GetQuota() int64 {
+	if x != nil {
+		return x.Quota
+	}
+	return 0
+}
+
 type RegisterUploadResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1187,6 +1196,95 @@ func (*RegisterUploadResponse) Descriptor() ([]byte, []int) {
 	return file_logic_v1_conversation_proto_rawDescGZIP(), []int{19}
 }
 
+type UploadUsageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UserId        int64                  `protobuf:"varint,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadUsageRequest) Reset() {
+	*x = UploadUsageRequest{}
+	mi := &file_logic_v1_conversation_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadUsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadUsageRequest) ProtoMessage() {}
+
+func (x *UploadUsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_logic_v1_conversation_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadUsageRequest.ProtoReflect.Descriptor instead.
+func (*UploadUsageRequest) Descriptor() ([]byte, []int) {
+	return file_logic_v1_conversation_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *UploadUsageRequest) GetUserId() int64 {
+	if x != nil {
+		return x.UserId
+	}
+	return 0
+}
+
+type UploadUsageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Their sizes, and 8 KiB for each.
+	Bytes         int64 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadUsageResponse) Reset() {
+	*x = UploadUsageResponse{}
+	mi := &file_logic_v1_conversation_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadUsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadUsageResponse) ProtoMessage() {}
+
+func (x *UploadUsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_logic_v1_conversation_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadUsageResponse.ProtoReflect.Descriptor instead.
+func (*UploadUsageResponse) Descriptor() ([]byte, []int) {
+	return file_logic_v1_conversation_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *UploadUsageResponse) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 // GroupInfo is a group as its members see it.
 type GroupInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1208,7 +1306,7 @@ type GroupInfo struct {
 
 func (x *GroupInfo) Reset() {
 	*x = GroupInfo{}
-	mi := &file_logic_v1_conversation_proto_msgTypes[20]
+	mi := &file_logic_v1_conversation_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1220,7 +1318,7 @@ func (x *GroupInfo) String() string {
 func (*GroupInfo) ProtoMessage() {}
 
 func (x *GroupInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_conversation_proto_msgTypes[20]
+	mi := &file_logic_v1_conversation_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1233,7 +1331,7 @@ func (x *GroupInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupInfo.ProtoReflect.Descriptor instead.
 func (*GroupInfo) Descriptor() ([]byte, []int) {
-	return file_logic_v1_conversation_proto_rawDescGZIP(), []int{20}
+	return file_logic_v1_conversation_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GroupInfo) GetId() int64 {
@@ -1399,15 +1497,20 @@ const file_logic_v1_conversation_proto_rawDesc = "" +
 	"\rNotifyRequest\x12$\n" +
 	"\x05event\x18\x01 \x01(\v2\x0e.push.v1.EventR\x05event\"2\n" +
 	"\x0eNotifyResponse\x12 \n" +
-	"\vconnections\x18\x01 \x01(\x05R\vconnections\"\xa5\x01\n" +
+	"\vconnections\x18\x01 \x01(\x05R\vconnections\"\xbb\x01\n" +
 	"\x15RegisterUploadRequest\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\x03R\x06userId\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12!\n" +
 	"\fcontent_type\x18\x04 \x01(\tR\vcontentType\x12\x12\n" +
 	"\x04size\x18\x05 \x01(\x03R\x04size\x12\x16\n" +
-	"\x06sha256\x18\x06 \x01(\fR\x06sha256\"\x18\n" +
-	"\x16RegisterUploadResponse\"\xc9\x02\n" +
+	"\x06sha256\x18\x06 \x01(\fR\x06sha256\x12\x14\n" +
+	"\x05quota\x18\a \x01(\x03R\x05quota\"\x18\n" +
+	"\x16RegisterUploadResponse\"-\n" +
+	"\x12UploadUsageRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\x03R\x06userId\"+\n" +
+	"\x13UploadUsageResponse\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\"\xc9\x02\n" +
 	"\tGroupInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x19\n" +
 	"\bowner_id\x18\x02 \x01(\x03R\aownerId\x12\x12\n" +
@@ -1421,7 +1524,7 @@ const file_logic_v1_conversation_proto_rawDesc = "" +
 	"\fannouncement\x18\n" +
 	" \x01(\tR\fannouncement\x12\x1b\n" +
 	"\tmuted_all\x18\v \x01(\bR\bmutedAll\x12!\n" +
-	"\fmember_count\x18\f \x01(\x05R\vmemberCount2\xc4\x05\n" +
+	"\fmember_count\x18\f \x01(\x05R\vmemberCount2\x90\x06\n" +
 	"\x13ConversationService\x12G\n" +
 	"\n" +
 	"SetPrivate\x12\x1b.logic.v1.SetPrivateRequest\x1a\x1c.logic.v1.SetPrivateResponse\x12M\n" +
@@ -1432,7 +1535,8 @@ const file_logic_v1_conversation_proto_rawDesc = "" +
 	"\vAllocateIDs\x12\x1c.logic.v1.AllocateIDsRequest\x1a\x1d.logic.v1.AllocateIDsResponse\x12A\n" +
 	"\bPresence\x12\x19.logic.v1.PresenceRequest\x1a\x1a.logic.v1.PresenceResponse\x12;\n" +
 	"\x06Notify\x12\x17.logic.v1.NotifyRequest\x1a\x18.logic.v1.NotifyResponse\x12S\n" +
-	"\x0eRegisterUpload\x12\x1f.logic.v1.RegisterUploadRequest\x1a .logic.v1.RegisterUploadResponseB(Z&im-services/api/proto/logic/v1;logicv1b\x06proto3"
+	"\x0eRegisterUpload\x12\x1f.logic.v1.RegisterUploadRequest\x1a .logic.v1.RegisterUploadResponse\x12J\n" +
+	"\vUploadUsage\x12\x1c.logic.v1.UploadUsageRequest\x1a\x1d.logic.v1.UploadUsageResponseB(Z&im-services/api/proto/logic/v1;logicv1b\x06proto3"
 
 var (
 	file_logic_v1_conversation_proto_rawDescOnce sync.Once
@@ -1446,7 +1550,7 @@ func file_logic_v1_conversation_proto_rawDescGZIP() []byte {
 	return file_logic_v1_conversation_proto_rawDescData
 }
 
-var file_logic_v1_conversation_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_logic_v1_conversation_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_logic_v1_conversation_proto_goTypes = []any{
 	(*SetPrivateRequest)(nil),      // 0: logic.v1.SetPrivateRequest
 	(*SetPrivateResponse)(nil),     // 1: logic.v1.SetPrivateResponse
@@ -1468,17 +1572,19 @@ var file_logic_v1_conversation_proto_goTypes = []any{
 	(*NotifyResponse)(nil),         // 17: logic.v1.NotifyResponse
 	(*RegisterUploadRequest)(nil),  // 18: logic.v1.RegisterUploadRequest
 	(*RegisterUploadResponse)(nil), // 19: logic.v1.RegisterUploadResponse
-	(*GroupInfo)(nil),              // 20: logic.v1.GroupInfo
-	(*v1.Message)(nil),             // 21: push.v1.Message
-	(*v1.Event)(nil),               // 22: push.v1.Event
+	(*UploadUsageRequest)(nil),     // 20: logic.v1.UploadUsageRequest
+	(*UploadUsageResponse)(nil),    // 21: logic.v1.UploadUsageResponse
+	(*GroupInfo)(nil),              // 22: logic.v1.GroupInfo
+	(*v1.Message)(nil),             // 23: push.v1.Message
+	(*v1.Event)(nil),               // 24: push.v1.Event
 }
 var file_logic_v1_conversation_proto_depIdxs = []int32{
-	20, // 0: logic.v1.Session.group:type_name -> logic.v1.GroupInfo
-	21, // 1: logic.v1.Session.last_message:type_name -> push.v1.Message
+	22, // 0: logic.v1.Session.group:type_name -> logic.v1.GroupInfo
+	23, // 1: logic.v1.Session.last_message:type_name -> push.v1.Message
 	2,  // 2: logic.v1.ListSessionsResponse.sessions:type_name -> logic.v1.Session
 	2,  // 3: logic.v1.CreateSessionResponse.session:type_name -> logic.v1.Session
 	15, // 4: logic.v1.PresenceResponse.users:type_name -> logic.v1.UserPresence
-	22, // 5: logic.v1.NotifyRequest.event:type_name -> push.v1.Event
+	24, // 5: logic.v1.NotifyRequest.event:type_name -> push.v1.Event
 	0,  // 6: logic.v1.ConversationService.SetPrivate:input_type -> logic.v1.SetPrivateRequest
 	3,  // 7: logic.v1.ConversationService.ListSessions:input_type -> logic.v1.ListSessionsRequest
 	5,  // 8: logic.v1.ConversationService.CreateSession:input_type -> logic.v1.CreateSessionRequest
@@ -1488,17 +1594,19 @@ var file_logic_v1_conversation_proto_depIdxs = []int32{
 	13, // 12: logic.v1.ConversationService.Presence:input_type -> logic.v1.PresenceRequest
 	16, // 13: logic.v1.ConversationService.Notify:input_type -> logic.v1.NotifyRequest
 	18, // 14: logic.v1.ConversationService.RegisterUpload:input_type -> logic.v1.RegisterUploadRequest
-	1,  // 15: logic.v1.ConversationService.SetPrivate:output_type -> logic.v1.SetPrivateResponse
-	4,  // 16: logic.v1.ConversationService.ListSessions:output_type -> logic.v1.ListSessionsResponse
-	6,  // 17: logic.v1.ConversationService.CreateSession:output_type -> logic.v1.CreateSessionResponse
-	8,  // 18: logic.v1.ConversationService.UpdateSession:output_type -> logic.v1.UpdateSessionResponse
-	10, // 19: logic.v1.ConversationService.DeleteSession:output_type -> logic.v1.DeleteSessionResponse
-	12, // 20: logic.v1.ConversationService.AllocateIDs:output_type -> logic.v1.AllocateIDsResponse
-	14, // 21: logic.v1.ConversationService.Presence:output_type -> logic.v1.PresenceResponse
-	17, // 22: logic.v1.ConversationService.Notify:output_type -> logic.v1.NotifyResponse
-	19, // 23: logic.v1.ConversationService.RegisterUpload:output_type -> logic.v1.RegisterUploadResponse
-	15, // [15:24] is the sub-list for method output_type
-	6,  // [6:15] is the sub-list for method input_type
+	20, // 15: logic.v1.ConversationService.UploadUsage:input_type -> logic.v1.UploadUsageRequest
+	1,  // 16: logic.v1.ConversationService.SetPrivate:output_type -> logic.v1.SetPrivateResponse
+	4,  // 17: logic.v1.ConversationService.ListSessions:output_type -> logic.v1.ListSessionsResponse
+	6,  // 18: logic.v1.ConversationService.CreateSession:output_type -> logic.v1.CreateSessionResponse
+	8,  // 19: logic.v1.ConversationService.UpdateSession:output_type -> logic.v1.UpdateSessionResponse
+	10, // 20: logic.v1.ConversationService.DeleteSession:output_type -> logic.v1.DeleteSessionResponse
+	12, // 21: logic.v1.ConversationService.AllocateIDs:output_type -> logic.v1.AllocateIDsResponse
+	14, // 22: logic.v1.ConversationService.Presence:output_type -> logic.v1.PresenceResponse
+	17, // 23: logic.v1.ConversationService.Notify:output_type -> logic.v1.NotifyResponse
+	19, // 24: logic.v1.ConversationService.RegisterUpload:output_type -> logic.v1.RegisterUploadResponse
+	21, // 25: logic.v1.ConversationService.UploadUsage:output_type -> logic.v1.UploadUsageResponse
+	16, // [16:26] is the sub-list for method output_type
+	6,  // [6:16] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
 	6,  // [6:6] is the sub-list for extension extendee
 	0,  // [0:6] is the sub-list for field type_name
@@ -1516,7 +1624,7 @@ func file_logic_v1_conversation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_logic_v1_conversation_proto_rawDesc), len(file_logic_v1_conversation_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,7 @@ const (
 	ConversationService_Presence_FullMethodName       = "/logic.v1.ConversationService/Presence"
 	ConversationService_Notify_FullMethodName         = "/logic.v1.ConversationService/Notify"
 	ConversationService_RegisterUpload_FullMethodName = "/logic.v1.ConversationService/RegisterUpload"
+	ConversationService_UploadUsage_FullMethodName    = "/logic.v1.ConversationService/UploadUsage"
 )
 
 // ConversationServiceClient is the client API for ConversationService service.
@@ -58,6 +59,8 @@ type ConversationServiceClient interface {
 	Notify(ctx context.Context, in *NotifyRequest, opts ...grpc.CallOption) (*NotifyResponse, error)
 	// RegisterUpload records who stored which file.
 	RegisterUpload(ctx context.Context, in *RegisterUploadRequest, opts ...grpc.CallOption) (*RegisterUploadResponse, error)
+	// UploadUsage tells what a user's files take.
+	UploadUsage(ctx context.Context, in *UploadUsageRequest, opts ...grpc.CallOption) (*UploadUsageResponse, error)
 }
 
 type conversationServiceClient struct {
@@ -158,6 +161,16 @@ func (c *conversationServiceClient) RegisterUpload(ctx context.Context, in *Regi
 	return out, nil
 }
 
+func (c *conversationServiceClient) UploadUsage(ctx context.Context, in *UploadUsageRequest, opts ...grpc.CallOption) (*UploadUsageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UploadUsageResponse)
+	err := c.cc.Invoke(ctx, ConversationService_UploadUsage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ConversationServiceServer is the server API for ConversationService service.
 // All implementations must embed UnimplementedConversationServiceServer
 // for forward compatibility.
@@ -186,6 +199,8 @@ type ConversationServiceServer interface {
 	Notify(context.Context, *NotifyRequest) (*NotifyResponse, error)
 	// RegisterUpload records who stored which file.
 	RegisterUpload(context.Context, *RegisterUploadRequest) (*RegisterUploadResponse, error)
+	// UploadUsage tells what a user's files take.
+	UploadUsage(context.Context, *UploadUsageRequest) (*UploadUsageResponse, error)
 	mustEmbedUnimplementedConversationServiceServer()
 }
 
@@ -222,6 +237,9 @@ func (UnimplementedConversationServiceServer) Notify(context.Context, *NotifyReq
 }
 func (UnimplementedConversationServiceServer) RegisterUpload(context.Context, *RegisterUploadRequest) (*RegisterUploadResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RegisterUpload not implemented")
+}
+func (UnimplementedConversationServiceServer) UploadUsage(context.Context, *UploadUsageRequest) (*UploadUsageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UploadUsage not implemented")
 }
 func (UnimplementedConversationServiceServer) mustEmbedUnimplementedConversationServiceServer() {}
 func (UnimplementedConversationServiceServer) testEmbeddedByValue()                             {}
@@ -406,6 +424,24 @@ func _ConversationService_RegisterUpload_Handler(srv interface{}, ctx context.Co
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ConversationService_UploadUsage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UploadUsageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConversationServiceServer).UploadUsage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ConversationService_UploadUsage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConversationServiceServer).UploadUsage(ctx, req.(*UploadUsageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ConversationService_ServiceDesc is the grpc.ServiceDesc for ConversationService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -448,6 +484,10 @@ var ConversationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RegisterUpload",
 			Handler:    _ConversationService_RegisterUpload_Handler,
+		},
+		{
+			MethodName: "UploadUsage",
+			Handler:    _ConversationService_UploadUsage_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
