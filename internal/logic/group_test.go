@@ -325,8 +325,13 @@ func TestGroupPassword_TriesAtOnce(t *testing.T) {
 	for range passwordSlots {
 		<-h.groupPasswords.slots
 	}
-	if got := atOnce(4 * passwordTries); got["group_password_wrong"] != passwordTries || got["group_password_too_often"] != 3*passwordTries {
+	got := atOnce(4 * passwordTries)
+	judged := got["group_password_wrong"]
+	if judged == 0 || judged > passwordTries || judged+got["group_busy"]+got["group_password_too_often"] != 4*passwordTries {
 		t.Errorf("%v", got)
+	}
+	for ; judged < passwordTries; judged++ { // what a slow machine was too busy for
+		wantReason(t, "another guess", h.join(12, group, "guess", ""), "group_password_wrong")
 	}
 	wantReason(t, "then the right one", h.join(12, group, "secret", ""), "group_password_too_often")
 	must(t, h.join(13, group, "secret", ""))
