@@ -24,7 +24,7 @@ const (
 	// outboxAttempts bounds how often one row is published again. By then every
 	// gateway has found by its watermark what was missing.
 	outboxAttempts = 30
-	// outboxPage bounds the rows of one sweep.
+	// outboxPage is how many rows a sweep reads at a time.
 	outboxPage = 64
 )
 
@@ -61,7 +61,7 @@ func (o *outbox) run(ctx context.Context, republish func(context.Context, []comm
 		case <-flush.C:
 			o.remove(ctx)
 		case <-sweep.C:
-			if err := o.sweep(ctx, republish); err != nil && ctx.Err() == nil {
+			if err := o.sweepAll(ctx, republish); err != nil && ctx.Err() == nil {
 				o.log.Warn("outbox sweep stopped early", "err", err)
 			}
 		}
@@ -88,44 +88,57 @@ func (o *outbox) remove(ctx context.Context) {
 	}
 }
 
-// sweep publishes rows that are older than outboxAge. It stops at the first
-// failure: the bus is away, and the next sweep probes again.
-func (o *outbox) sweep(ctx context.Context, republish func(context.Context, []committedMessage) error) error {
+// sweepAll publishes everything that was forgotten: a replica that died while it
+// could not publish has left thousands of rows.
+func (o *outbox) sweepAll(ctx context.Context, republish func(context.Context, []committedMessage) error) error {
+	for {
+		n, err := o.sweep(ctx, republish)
+		if err != nil || n < outboxPage {
+			return err
+		}
+		o.remove(ctx)
+	}
+}
+
+// sweep publishes a page of rows that are older than outboxAge, and says how many
+// it found. It stops at the first failure: the bus is away, and the next sweep
+// probes again.
+func (o *outbox) sweep(ctx context.Context, republish func(context.Context, []committedMessage) error) (found int, err error) {
 	var rows []struct {
 		ID       int64  `db:"id"`
 		Ranges   []byte `db:"ranges"`
 		Attempts int    `db:"attempts"`
 	}
-	err := o.store.db.SelectContext(ctx, &rows, `SELECT id, ranges, attempts FROM outbox
+	err = o.store.db.SelectContext(ctx, &rows, `SELECT id, ranges, attempts FROM outbox
 		WHERE created_at < NOW(3) - INTERVAL ? MICROSECOND ORDER BY id LIMIT ?`, outboxAge.Microseconds(), outboxPage)
 	if err != nil {
-		return fmt.Errorf("read outbox: %w", err)
+		return 0, fmt.Errorf("read outbox: %w", err)
 	}
 	for _, row := range rows {
 		res, err := o.store.db.ExecContext(ctx, `UPDATE outbox SET created_at = NOW(3), attempts = attempts + 1 WHERE id = ? AND attempts = ?`, row.ID, row.Attempts)
 		if err != nil {
-			return fmt.Errorf("claim outbox row: %w", err)
+			return 0, fmt.Errorf("claim outbox row: %w", err)
 		}
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
 			continue // another replica has it, or its writer was only slow
 		}
 		if err := failpoint.Hit("logic.sweeper_claimed"); err != nil {
-			return err
+			return 0, err
 		}
 		msgs, err := o.store.loadRanges(ctx, row.Ranges)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if err := republish(ctx, msgs); err != nil && row.Attempts < outboxAttempts {
-			return err
+			return 0, err
 		}
 		if err := failpoint.Hit("logic.sweeper_published"); err != nil {
-			return err
+			return 0, err
 		}
 		o.m.republished.Inc()
 		o.published(row.ID)
 	}
-	return nil
+	return len(rows), nil
 }
 
 // loadRanges reads the messages of an outbox row and who is to get each.

@@ -358,6 +358,33 @@ func TestG8_AnotherReplicaPublishesForADeadOne(t *testing.T) {
 	}
 }
 
+// TestG8_AllThatWasForgottenIsPublishedAtOnce: a replica that commits for seconds
+// what it cannot publish, and dies, leaves more than a page of rows; they do not
+// wait for a sweep each.
+func TestG8_AllThatWasForgottenIsPublishedAtOnce(t *testing.T) {
+	h := newHarness(t)
+	h.befriend(2, 3)
+	h.connect(3, 2, im.PlatformWeb)
+	const n = 5 * outboxPage
+	for i := range n {
+		req, err := newSendReq(privateSend(2, 3, int64(i+1), "x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, done := h.store.commit(t.Context(), []*sendReq{req}); out[0].err != nil || done == nil {
+			t.Fatal(out[0].err)
+		}
+	}
+	time.Sleep(outboxAge)
+	must(t, h.outbox.sweepAll(t.Context(), h.pub.flush))
+	var left int
+	must(t, h.store.db.Get(&left, `SELECT COUNT(*) FROM outbox WHERE attempts = 0`))
+	if left > 0 {
+		t.Errorf("%d of %d rows are left", left, n)
+	}
+	eventually(t, 5*time.Second, "pushes of all", func() bool { return len(h.bus.pushedTo(3)) >= n })
+}
+
 func TestG7_BacklogIsWholeInOrderAndEndsWithTheCursor(t *testing.T) {
 	h := newHarness(t)
 	conv := h.befriend(2, 3)
