@@ -158,6 +158,7 @@ func (s *store) storeLocked(ctx context.Context, batch []*sendReq, ids []im.Conv
 			if err := findDuplicates(ctx, tx, plan); err != nil {
 				return err
 			}
+			s.noteRefusals(plan)
 		}
 		return s.write(ctx, tx, plan)
 	})
@@ -278,8 +279,14 @@ func (s *store) authorise(p *batchPlan) {
 		case c == nil || !c.Open:
 			p.outcomes[i].err = im.E(im.KindForbidden, "not_friends", nil)
 		}
+		if p.outcomes[i].err == nil && s.refusals.elsewhere(p.key(i), r.send.GetOrigin()) {
+			p.outcomes[i].err = im.E(im.KindUnknown, "outcome_unknown", errRefusedElsewhere)
+		}
 	}
 }
+
+// errRefusedElsewhere: its client knows it as refused, see refusals.
+var errRefusedElsewhere = errors.New("logic: refused on another connection just now")
 
 // sendKey is what makes a send idempotent.
 type sendKey struct {

@@ -39,7 +39,8 @@ type store struct {
 	pairs       *lru.Cache[convKey, im.ConversationID]
 	memberCache *lru.Cache[im.ConversationID, *memberList]
 	foreseen    *lru.Cache[im.ConversationID, conversationRow] // see foresee
-	life        atomic.Pointer[life]                           // see life.go
+	refusals    refusals
+	life        atomic.Pointer[life] // see life.go
 	clock       clock
 }
 
@@ -64,6 +65,7 @@ func newStore(ctx context.Context, db *sqlx.DB, batches *database.Batches, cfg C
 		pairs:       pairs,
 		memberCache: members,
 		foreseen:    foreseen,
+		refusals:    newRefusals(),
 	}
 	if seeded.On(seeded.NoUniqueKey) {
 		dropUniqueKey(ctx, db)

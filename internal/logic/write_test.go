@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	logicv1 "im-services/api/proto/logic/v1"
@@ -220,6 +221,60 @@ func TestG5_WhatWasOvertakenIsNotStored(t *testing.T) {
 			t.Errorf("%d has seq %d: %v", id, got, moved[id])
 		}
 	}
+}
+
+// TestG2_WhatWasRefusedElsewhereIsNotStoredLate: a gateway sleeps on a send; its
+// client goes elsewhere, is refused there, and makes friends again. When the gateway
+// wakes, the send is settled: it was refused.
+func TestG2_WhatWasRefusedElsewhereIsNotStoredLate(t *testing.T) {
+	h := newHarness(t)
+	send := func(origin string) *logicv1.SendResult {
+		m := privateSend(2, 3, 1, "x")
+		m.Origin = origin
+		out := make(chan *logicv1.SendResult, 1)
+		h.submit(m, nil, func(r *logicv1.SendResult) { out <- r })
+		return <-out
+	}
+	kind := func(r *logicv1.SendResult) im.Kind { return im.Kind(r.GetError().GetKind()) }
+	h.befriend(2, 3)
+	h.mustSend(privateSend(2, 3, 7, "known, so that it could be stored in one go"))
+	h.setPrivate(2, 3, false)
+	for _, origin := range []string{"g1/1", "g2/2"} { // whoever heard it last
+		if r := send(origin); kind(r) != im.KindForbidden {
+			t.Fatalf("while they are no friends: %v", r)
+		}
+	}
+	h.setPrivate(2, 3, true)
+	h.mustSend(privateSend(2, 3, 8, "known again"))
+	if r := send("g1/1"); kind(r) != im.KindUnknown {
+		t.Errorf("the copy that comes late: %v", r)
+	}
+	if r := send("g2/2"); r.GetError() != nil || r.GetSeq() != 3 || r.GetDuplicate() {
+		t.Errorf("tried again where it was refused: %v", r)
+	}
+	if r := send("g1/1"); r.GetError() != nil || r.GetSeq() != 3 || !r.GetDuplicate() {
+		t.Errorf("stored by now: %v", r)
+	}
+}
+
+func TestRefusals_LastForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, k := newRefusals(), sendKey{1, 2, 3}
+		r.note(k, "g1/1")
+		for _, origin := range []string{"g1/1", ""} {
+			if r.elsewhere(k, origin) {
+				t.Errorf("%q is held", origin)
+			}
+		}
+		time.Sleep(refusalLasts - 1)
+		if !r.elsewhere(k, "g2/1") {
+			t.Error("forgotten too early")
+		}
+		time.Sleep(1)
+		if r.elsewhere(k, "g2/1") {
+			t.Error("held for ever")
+		}
+	})
 }
 
 func TestG5_SeqIsGaplessAndOrderedAcrossReplicas(t *testing.T) {
