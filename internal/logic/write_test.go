@@ -266,11 +266,11 @@ func TestRefusals_LastForAWhile(t *testing.T) {
 				t.Errorf("%q is held", origin)
 			}
 		}
-		time.Sleep(refusalLasts - 1)
+		time.Sleep(refusalLasts - time.Millisecond)
 		if !r.elsewhere(k, "g2/1") {
 			t.Error("forgotten too early")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Millisecond)
 		if r.elsewhere(k, "g2/1") {
 			t.Error("held for ever")
 		}
