@@ -72,7 +72,7 @@ func (c *conn) chat(in *wire.Inbound) {
 	for room := c.roomFor(0); room != nil; room = c.roomFor(0) {
 		<-room
 	}
-	if !c.awaitFence() {
+	if !c.mayTake() {
 		return
 	}
 	size := len(in.Text) + len(in.Data)
@@ -102,27 +102,22 @@ func (c *conn) chat(in *wire.Inbound) {
 	c.pauses = 0
 }
 
-// fenceTick is how often a reader looks whether its fence was lifted.
-const fenceTick = 20 * time.Millisecond
-
-// awaitFence holds a send back while it is not known whether this connection is
-// still its client's: what came in while the process was asleep may have been
-// sent again elsewhere, answered there, and forgotten. It reports false when the
-// connection is over.
-func (c *conn) awaitFence() bool {
+// mayTake reports whether a send of this connection may be taken. What lay in the
+// socket while the process was asleep may have been sent again elsewhere, answered
+// there, and forgotten; or its client goes elsewhere before it has made its way. So
+// it is not taken, and who is still there is told to come back.
+func (c *conn) mayTake() bool {
 	c.s.checkStall(c.s.now())
-	for {
-		c.mu.Lock()
-		over, fenced := c.stopped, c.asleep != 0
-		c.mu.Unlock()
-		if over || c.closed() {
-			return false
-		}
-		if !fenced {
-			return true
-		}
-		time.Sleep(fenceTick) // logic answers, or is given up, within seconds
+	c.mu.Lock()
+	over, asleep := c.stopped, c.asleep != 0
+	c.mu.Unlock()
+	if over || c.closed() {
+		return false
 	}
+	if asleep {
+		c.closeWith(wire.CloseTryLater, nil)
+	}
+	return !asleep
 }
 
 // chatDone takes the outcome of a send. Neither a result nor an error means

@@ -21,6 +21,9 @@ const (
 	// their clients' after the process slept. Then they are closed: a client that is
 	// still there connects again, and what it sent is unknown.
 	asleepMost = 5 * time.Second
+	// asleepLeast is how long after a sleep no send is taken: by then what lay in the
+	// sockets has been read.
+	asleepLeast = time.Second
 )
 
 // marks compares the connections with what logic knows of them: push counters,
@@ -30,8 +33,7 @@ type marks struct {
 
 	mu      sync.Mutex
 	asserts map[*conn]struct{}
-	now     bool // a round is wanted at once
-	strict  bool // it trusts nothing that is in flight
+	now     bool // a round is wanted at once, one that trusts nothing that is in flight
 }
 
 // assert asks for the connection's route to be registered again. The caller may
@@ -46,10 +48,9 @@ func (m *marks) assert(c *conn) {
 }
 
 // soon asks for a round at once.
-func (m *marks) soon(strict bool) {
+func (m *marks) soon() {
 	m.mu.Lock()
 	m.now = true
-	m.strict = m.strict || strict
 	m.mu.Unlock()
 }
 
@@ -70,17 +71,18 @@ func (m *marks) run(ctx context.Context) {
 			interval = m.s.cfg.WatermarkDegraded
 		}
 		m.mu.Lock()
-		due, strict := m.now, m.strict || degraded
-		m.now, m.strict = false, false
+		due := m.now
+		m.now = false
 		m.mu.Unlock()
 		if due || m.s.now()-last >= interval {
 			last = m.s.now()
-			m.round(ctx, interval, strict)
+			m.round(ctx, interval, due || degraded)
 		}
 	}
 }
 
-// round asks about all connections, in chunks.
+// round asks about all connections, in chunks. A strict one trusts nothing that is
+// in flight.
 func (m *marks) round(ctx context.Context, interval time.Duration, strict bool) {
 	if seeded.On(seeded.NoWatermark) || seeded.On(seeded.NSQOnly) {
 		return
@@ -146,7 +148,7 @@ func (c *conn) stillAsleep() {
 	case c.s.now()-since > asleepMost:
 		c.closeWith(wire.CloseTryLater, nil)
 	default:
-		c.s.marks.soon(true)
+		c.s.marks.soon()
 	}
 }
 
@@ -178,7 +180,11 @@ func (c *conn) compare(epoch string, w *logicv1.Watermark, strict bool) {
 		c.s.marks.assert(c)
 		return
 	}
-	c.asleep = 0
+	if c.asleep != 0 && c.s.now()-c.asleep < asleepLeast {
+		c.s.marks.soon()
+	} else {
+		c.asleep = 0
+	}
 	pv := im.PV(w.GetPv())
 	switch c.phase {
 	case phaseFenced:
@@ -286,7 +292,7 @@ func (s *Server) checkStall(now time.Duration) {
 	}
 	s.slept.Store(max(int64(now), 1))
 	s.awake.Store(int64(now))
-	s.marks.soon(true)
+	s.marks.soon()
 }
 
 // SleptSince reports whether this process was found to have been asleep at t or
