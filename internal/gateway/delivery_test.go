@@ -412,21 +412,37 @@ func TestStallFences(t *testing.T) {
 
 // What came in while the process was asleep is not taken, also from who is still
 // there: he may go elsewhere before it has made its way. Who sent nothing stays, and
-// may send when what lay in the sockets has been read.
+// may send when what lay in the sockets has been read; or is told that he is
+// elsewhere.
 func TestG2_SendsHeldThroughAStallAreNotTakenLate(t *testing.T) {
 	for _, at := range []phase{phaseLive, phaseSyncing} {
 		t.Run(fmt.Sprint("phase ", at), func(t *testing.T) {
 			w := newWorld(t, longWatermark())
-			idle, there := w.connect(35), w.connect(36)
+			stays, sends, moved, movedAndSends := w.connect(35), w.connect(36), w.connect(37), w.connect(38)
+			w.store.mu.Lock()
+			for _, user := range []int64{37, 38} {
+				for id, c := range w.store.routes[user] {
+					delete(w.store.routes[user], id)
+					w.store.routes[user][id+1<<40] = c
+				}
+			}
+			w.store.mu.Unlock()
 			for _, c := range w.srv.hub.all() {
 				c.mu.Lock()
 				c.phase = at
 				c.mu.Unlock()
 			}
 			w.sleep()
-			there.chat(1, 34, 1, "stale")
-			if code := there.closed(); code != int(wire.CloseTryLater) {
-				t.Fatalf("close code %d", code)
+			sends.chat(1, 34, 1, "stale")
+			movedAndSends.chat(1, 34, 1, "stale")
+			if code := sends.closed(); code != int(wire.CloseTryLater) {
+				t.Fatalf("who sent: close code %d", code)
+			}
+			if code := moved.closed(); code != 4001 {
+				t.Fatalf("who moved: close code %d", code)
+			}
+			if code := movedAndSends.closed(); code != int(wire.CloseTryLater) && code != 4001 {
+				t.Fatalf("who moved and sent: close code %d", code)
 			}
 			w.eventually("who sent nothing is believed again", func() (awake bool) {
 				w.srv.hub.each(35, func(c *conn) {
@@ -436,10 +452,12 @@ func TestG2_SendsHeldThroughAStallAreNotTakenLate(t *testing.T) {
 				})
 				return awake
 			})
-			idle.chat(1, 34, 1, "good")
+			stays.chat(1, 34, 1, "good")
 			w.eventually("the send of who stayed", func() bool { return len(w.stored("p:34:35")) == 1 })
-			if got := w.stored("p:34:36"); len(got) != 0 {
-				t.Fatalf("a stale send was taken: %q", got)
+			for _, key := range []string{"p:34:36", "p:34:38"} {
+				if got := w.stored(key); len(got) != 0 {
+					t.Fatalf("a stale send was taken: %q", got)
+				}
 			}
 		})
 	}
@@ -484,20 +502,28 @@ func TestG2_ASleepIsToldToTheHTTPAPI(t *testing.T) {
 	}
 }
 
-// When nobody can say whether a client is still there, he is told to come back.
+// When nobody can say whether a client is still there, what he sent before the
+// sleep is not taken, and he is told to come back, also if he sent nothing.
 func TestG2_SendsHeldThroughAStallAreNotTakenUnknown(t *testing.T) {
 	w := newWorld(t, longWatermark())
-	b := w.connect(35)
+	idle, sends := w.connect(35), w.connect(36)
 	w.store.mu.Lock()
 	w.store.redisAway = true
 	w.store.mu.Unlock()
 	w.sleep()
 	began := time.Now()
-	if code := b.closed(); code != int(wire.CloseTryLater) {
-		t.Fatalf("close code %d", code)
+	sends.chat(1, 34, 1, "stale")
+	if code := sends.closed(); code != int(wire.CloseTryLater) {
+		t.Fatalf("who sent: close code %d", code)
+	}
+	if code := idle.closed(); code != int(wire.CloseTryLater) {
+		t.Fatalf("who sent nothing: close code %d", code)
 	}
 	if took := time.Since(began); took < asleepMost-time.Second || took > asleepMost+3*time.Second {
 		t.Errorf("closed after %v", took)
+	}
+	if got := w.stored("p:34:36"); len(got) != 0 {
+		t.Fatalf("a stale send was taken: %q", got)
 	}
 }
 

@@ -264,8 +264,8 @@ func (m *marks) assertAll(ctx context.Context) {
 // and what comes from the bus now may be long out of date, and its clients may
 // be elsewhere, where what they sent here was sent again, answered, and forgotten.
 // That none has been is only known of a connection that has kept its route, and a
-// route that others cannot take proves nothing. Every path that writes pushes or takes sends comes through here
-// first.
+// route that others cannot take proves nothing. Every path that writes pushes or
+// takes sends comes through here first.
 func (s *Server) checkStall(now time.Duration) {
 	last := time.Duration(s.awake.Load())
 	if now-last < s.cfg.StallThreshold || seeded.On(seeded.NoFence) {
