@@ -269,15 +269,23 @@ func TestG9_GreetingDoesNotOvertakeTheNews(t *testing.T) {
 	h.wantSeen(0, 2, 10, "+") // once
 }
 
+// nearAndFar makes two replicas, of which the far one reaches Redis through a proxy.
+// Its connections there are made: somebody has come by way of it.
+func nearAndFar(t *testing.T) (near, far *Server, proxy *testkit.TCPProxy) {
+	t.Helper()
+	h := newHarness(t, short)
+	near = h.Server
+	proxy = testkit.Proxy(t, h.redis)
+	h.redis = proxy.Addr
+	far = h.replica(short)
+	h.connectAt(testGateway, 99, 1, im.PlatformWeb)
+	return near, far, proxy
+}
+
 // A connection ends while its registration is on a slow way to Redis, and its end
 // goes another way and is there first: no route stays behind.
 func TestG9_RegistrationThatArrivesAfterTheEndLeavesNoRoute(t *testing.T) {
-	h := newHarness(t, short)
-	near := h.Server
-	proxy := testkit.Proxy(t, h.redis)
-	h.redis = proxy.Addr
-	far := h.replica(short)
-	h.connectAt(testGateway, 2, 1, im.PlatformWeb) // by way of the far one: its connections are made
+	near, far, proxy := nearAndFar(t)
 	proxy.Slow(200*time.Millisecond, 0)
 
 	ctx, leave := context.WithCancel(t.Context())
@@ -334,12 +342,7 @@ func TestG9_WhoVanishedIsAwayAtOnce(t *testing.T) {
 // A replica was frozen while a connection was registered, by way of another in the
 // end: when it goes on, whoever comes first, the route stays.
 func TestG9_RegistrationOfAFrozenReplicaTakesNoRouteAway(t *testing.T) {
-	h := newHarness(t, short)
-	near := h.Server
-	proxy := testkit.Proxy(t, h.redis)
-	h.redis = proxy.Addr
-	far := h.replica(short)
-	h.connectAt(testGateway, 9, 1, im.PlatformWeb) // by way of the far one: its connections are made
+	near, far, proxy := nearAndFar(t)
 	routes := func(user im.UserID) []route {
 		states, _, err := near.routes.read(t.Context(), []im.UserID{user})
 		must(t, err)
