@@ -60,7 +60,8 @@ type Config struct {
 	PongTimeout  time.Duration `yaml:"pong_timeout"`
 
 	// SendFailover is how long a lane to logic may be silent with sends
-	// outstanding before they go to the next. Default 2 s.
+	// outstanding before they go to the next, and how long a send may be on its way
+	// to logic until it is not taken any more. Default 2 s.
 	SendFailover time.Duration `yaml:"send_failover"`
 	// SendTimeout is when an unanswered send is given up. Default 5 s.
 	SendTimeout time.Duration `yaml:"send_timeout"`

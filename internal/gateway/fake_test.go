@@ -166,6 +166,7 @@ type replica struct {
 	streams int
 	batches []int
 	gate    func(*logicv1.Send) // called before a send is stored
+	transit func()              // what a request goes through on its way here
 }
 
 func newReplica(t testing.TB, store *fakeStore) *replica {
@@ -245,6 +246,11 @@ func (r *replica) SendStream(st grpc.BidiStreamingServer[logicv1.SendStreamReque
 	r.mu.Lock()
 	r.streams++
 	r.mu.Unlock()
+	began := time.Now()
+	clock := func() int64 { return max(time.Since(began).Microseconds(), 1) }
+	if err := st.Send(&logicv1.SendStreamResponse{ClockUs: clock()}); err != nil {
+		return err
+	}
 	for {
 		req, err := st.Recv()
 		if errors.Is(err, io.EOF) {
@@ -252,6 +258,15 @@ func (r *replica) SendStream(st grpc.BidiStreamingServer[logicv1.SendStreamReque
 		}
 		if err != nil {
 			return err
+		}
+		r.mu.Lock()
+		transit := r.transit
+		r.mu.Unlock()
+		if transit != nil {
+			transit()
+		}
+		if end := req.GetNotAfterUs(); end == 0 || clock() > end {
+			return status.Error(codes.Aborted, "too late")
 		}
 		r.mu.Lock()
 		r.batches = append(r.batches, len(req.GetSends()))
@@ -264,7 +279,7 @@ func (r *replica) SendStream(st grpc.BidiStreamingServer[logicv1.SendStreamReque
 				return st.Context().Err()
 			}
 		}
-		resp := new(logicv1.SendStreamResponse)
+		resp := &logicv1.SendStreamResponse{ClockUs: clock()}
 		for _, s := range req.GetSends() {
 			if gate != nil {
 				gate(s.GetSend())

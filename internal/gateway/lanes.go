@@ -17,6 +17,7 @@ import (
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/failpoint"
 	"im-services/internal/im"
+	"im-services/internal/wire"
 )
 
 const (
@@ -99,6 +100,7 @@ type lane struct {
 	pending map[uint64]*pendingSend
 	ref     uint64
 	heard   time.Duration // the last result
+	ahead   time.Duration // of this process's clock is the replica's, at least
 	wake    chan struct{}
 	breakUp context.CancelFunc // ends the current stream
 	quit    context.CancelFunc // ends the lane
@@ -368,9 +370,16 @@ func (l *lanes) stream(ctx context.Context, n *lane, cc ClientConn) error {
 	if err != nil {
 		return err
 	}
+	late := time.AfterFunc(laneProbe, cancel)
+	hello, err := st.Recv()
+	late.Stop()
+	if err != nil {
+		return err
+	}
 	l.mu.Lock()
 	life := n.life
 	n.up, n.breakUp, n.heard = true, cancel, l.s.now()
+	n.ahead = clockOf(hello) - n.heard
 	waiting := l.wait
 	l.wait = nil
 	for _, p := range waiting {
@@ -395,9 +404,17 @@ func (l *lanes) stream(ctx context.Context, n *lane, cc ClientConn) error {
 	return err
 }
 
+// clockOf is the replica's clock when it answered.
+func clockOf(r *logicv1.SendStreamResponse) time.Duration {
+	return time.Duration(r.GetClockUs()) * time.Microsecond
+}
+
 var errNotServing = im.E(im.KindUnavailable, "service_unavailable", nil)
 
-// write sends what is queued, everything that came meanwhile in one message.
+// write sends what is queued, everything that came meanwhile in one message. What it
+// hands to gRPC may lie there while this process sleeps, or in a network that is
+// cut, while its client is answered elsewhere; so it says until when, by the replica's
+// own clock, it may be taken. By then silence would have moved it to another replica.
 func (l *lanes) write(ctx context.Context, n *lane, life int, st logicv1.MessageService_SendStreamClient) {
 	var batch []*logicv1.StreamSend
 	for {
@@ -407,16 +424,19 @@ func (l *lanes) write(ctx context.Context, n *lane, life int, st logicv1.Message
 			return
 		}
 		for {
+			now := l.s.now()
+			l.s.checkStall(now)
 			l.mu.Lock()
 			if n.life != life {
 				l.mu.Unlock()
 				return
 			}
-			if len(n.queue) > 0 && l.late(n.queue[0], l.s.now()) { // this process slept
+			if slices.ContainsFunc(n.queue[:min(len(n.queue), laneBatch)], func(p *pendingSend) bool { return l.stale(p, now) }) {
 				l.mu.Unlock()
 				l.expireNow()
 				continue
 			}
+			notAfter := n.ahead + now + l.s.cfg.SendFailover
 			batch = batch[:0]
 			size := 0
 			for len(batch) < len(n.queue) && len(batch) < laneBatch && size < laneBatchBytes {
@@ -440,7 +460,7 @@ func (l *lanes) write(ctx context.Context, n *lane, life int, st logicv1.Message
 			if err := failpoint.Hit("gateway.before_forward"); err != nil {
 				return
 			}
-			if err := st.Send(&logicv1.SendStreamRequest{Sends: batch}); err != nil {
+			if err := st.Send(&logicv1.SendStreamRequest{Sends: batch, NotAfterUs: notAfter.Microseconds()}); err != nil {
 				return // read has the reason
 			}
 			if err := failpoint.Hit("gateway.after_forward"); err != nil {
@@ -469,6 +489,7 @@ func (l *lanes) read(n *lane, life int, st logicv1.MessageService_SendStreamClie
 		l.mu.Lock()
 		if n.life == life {
 			n.heard = l.s.now()
+			n.ahead = max(n.ahead, clockOf(resp)-n.heard)
 			for _, r := range resp.GetResults() {
 				p := n.pending[r.GetRef()]
 				if p == nil {
@@ -593,13 +614,18 @@ func (l *lanes) late(p *pendingSend, now time.Duration) bool {
 	return now-p.at >= l.s.cfg.SendFailover
 }
 
+// stale reports whether a send must not be handed on any more: its time is over, or
+// the process has slept since it came.
+func (l *lanes) stale(p *pendingSend, now time.Duration) bool {
+	return l.late(p, now) || l.s.sleptAfter(p.at)
+}
+
 func (l *lanes) expireNow() {
 	now := l.s.now()
 	var over []*pendingSend
-	late := func(p *pendingSend) bool { return l.late(p, now) }
 	l.mu.Lock()
 	l.wait = slices.DeleteFunc(l.wait, func(p *pendingSend) bool {
-		if !late(p) {
+		if !l.stale(p, now) {
 			return false
 		}
 		over = append(over, p)
@@ -607,22 +633,20 @@ func (l *lanes) expireNow() {
 	})
 	for _, n := range l.all {
 		for ref, p := range n.pending {
-			if late(p) {
+			if l.late(p, now) {
 				delete(n.pending, ref)
 				l.leaveLocked(p)
 				over = append(over, p)
 			}
 		}
-		if len(n.queue) > 0 && late(n.queue[0]) {
-			n.queue = slices.DeleteFunc(n.queue, func(p *pendingSend) bool {
-				if !late(p) {
-					return false
-				}
-				l.leaveLocked(p)
-				over = append(over, p)
-				return true
-			})
-		}
+		n.queue = slices.DeleteFunc(n.queue, func(p *pendingSend) bool {
+			if !l.stale(p, now) {
+				return false
+			}
+			l.leaveLocked(p)
+			over = append(over, p)
+			return true
+		})
 	}
 	for _, p := range over {
 		l.doneLocked(p)
@@ -632,6 +656,9 @@ func (l *lanes) expireNow() {
 	for _, p := range over {
 		if p.sent {
 			p.conn.chatDone(p, nil, nil)
+			if l.s.sleptAfter(p.at) { // who is still there shall ask again at once
+				p.conn.closeWith(wire.CloseTryLater, nil)
+			}
 			continue
 		}
 		e := im.E(im.KindUnavailable, "service_unavailable", nil)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/im"
+	"im-services/internal/wire"
 )
 
 func sendOf(kind int32, to, sender, id int64, text string) *logicv1.Send {
@@ -186,6 +188,43 @@ func TestG2_SendsOfBeforeASleepAreNotForwarded(t *testing.T) {
 	}
 	if got := w.stored("p:34:35"); len(got) != 0 {
 		t.Fatalf("forwarded: %q", got)
+	}
+}
+
+// TestG2_SendsThatComeLateAreNotTaken: a send has left for logic, and lies in a buffer
+// or in the network while its client may be answered elsewhere. Logic does not take
+// it any more; the gateway sends it again, unless it has slept since it came.
+func TestG2_SendsThatComeLateAreNotTaken(t *testing.T) {
+	for name, asleep := range map[string]bool{"the network was slow": false, "the gateway slept": true} {
+		t.Run(name, func(t *testing.T) {
+			cfg := testConfig()
+			cfg.SendFailover = 300 * time.Millisecond
+			w := newWorld(t, cfg)
+			a := w.connect(34)
+			under, goOn := make(chan struct{}), make(chan struct{})
+			r := w.replicas["r1"]
+			var first sync.Once
+			r.mu.Lock()
+			r.transit = func() { first.Do(func() { close(under); <-goOn }) }
+			r.mu.Unlock()
+			a.chat(1, 35, 1, "x")
+			<-under
+			time.Sleep(cfg.SendFailover + 50*time.Millisecond)
+			if asleep {
+				w.sleep()
+			}
+			close(goOn)
+			if !asleep {
+				a.wait(1005, 1)
+				return
+			}
+			if code := a.closed(); code != int(wire.CloseTryLater) {
+				t.Errorf("close code %d", code)
+			}
+			if got := w.stored("p:34:35"); len(got) != 0 {
+				t.Errorf("stored: %q", got)
+			}
+		})
 	}
 }
 

@@ -300,8 +300,13 @@ func (s *Server) checkStall(now time.Duration) {
 // again elsewhere.
 func (s *Server) SleptSince(t time.Time) bool {
 	s.checkStall(s.now())
+	return s.sleptAfter(t.Sub(s.start))
+}
+
+// sleptAfter reports whether a sleep was found at t or later.
+func (s *Server) sleptAfter(t time.Duration) bool {
 	slept := time.Duration(s.slept.Load())
-	return slept != 0 && slept >= t.Sub(s.start)
+	return slept != 0 && slept >= t
 }
 
 // stayAwake notices stalls also when nothing comes from the bus.

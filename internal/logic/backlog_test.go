@@ -99,7 +99,7 @@ func BenchmarkBacklog(b *testing.B) {
 			var wg sync.WaitGroup
 			for i := range c.n {
 				wg.Add(1)
-				h.submit(privateSend(2, 3, int64(i+1), text), nil, func(r *logicv1.SendResult) {
+				h.post(privateSend(2, 3, int64(i+1), text), nil, func(r *logicv1.SendResult) {
 					if r.GetError() != nil {
 						b.Errorf("send: %v", r.GetError())
 					}

@@ -167,6 +167,11 @@ var testVersion struct {
 	n int64
 }
 
+// post submits a send as if it had come just now.
+func (h *harness) post(m *logicv1.Send, later []int64, done func(*logicv1.SendResult)) {
+	h.submit(m, later, time.Now().Add(h.cfg.SendTimeout), done)
+}
+
 // befriend opens the private conversation of two users.
 func (h *harness) befriend(a, b im.UserID) im.ConversationID {
 	h.t.Helper()

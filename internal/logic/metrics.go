@@ -11,6 +11,7 @@ type metrics struct {
 	stored          prometheus.Counter
 	duplicates      prometheus.Counter
 	refusedOverload prometheus.Counter
+	late            prometheus.Counter
 	publishSeconds  prometheus.Histogram
 	pushes          prometheus.Counter
 	envelopes       prometheus.Counter
@@ -40,6 +41,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		stored:          counter("im_logic_stored_total", "Messages stored."),
 		duplicates:      counter("im_logic_duplicates_total", "Sends answered with their first result."),
 		refusedOverload: counter("im_logic_refused_overload_total", "Sends refused because a lane was full or slow."),
+		late:            counter("im_logic_late_sends_total", "Sends not taken because they had been on their way for too long."),
 		publishSeconds:  histogram("im_logic_publish_seconds", "One flush of pushes: routes and bus.", seconds),
 		pushes:          counter("im_logic_pushes_total", "Recipients addressed by published envelopes."),
 		envelopes:       counter("im_logic_envelopes_total", "Envelopes published."),

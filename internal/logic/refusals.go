@@ -9,19 +9,18 @@ import (
 )
 
 const (
-	// refusalLasts is longer than a copy of a send may be on its way: a gateway gives
-	// it up after five seconds, logic after three.
+	// refusalLasts is longer than a copy of a send may be on its way, see
+	// SendStreamRequest.not_after_us, and in its lane.
 	refusalLasts = 10 * time.Second
 	// refusalsKept bounds the refusals that are remembered.
 	refusalsKept = 1 << 16
 )
 
 // refusals remembers for a while what was refused, and on which connection. Its
-// client may have sent it on another one before, which is gone: that copy may
-// still be on its way, from a gateway that slept. By the time it comes the send may
-// be allowed, but its client knows that it was refused. So it is not stored, and
-// not answered; a client that is there after all asks again. Sends over HTTP are not
-// concerned: they end with their request.
+// client may have sent it on another one before, which is gone: that copy may still
+// be on its way. By the time it comes the send may be allowed, but its client knows
+// that it was refused. So it is not stored, and not answered; a client that is there
+// after all asks again. Sends over HTTP are not concerned: they end with their request.
 type refusals struct{ kept *lru.Cache[sendKey, refusal] }
 
 type refusal struct {

@@ -7,6 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/im"
 )
@@ -19,6 +22,9 @@ import (
 func (s *Server) SendStream(stream logicv1.MessageService_SendStreamServer) error {
 	out := newResultWriter(stream.Send)
 	defer out.close()
+	if err := out.hello(); err != nil {
+		return err
+	}
 	ended := make(chan error, 1)
 	s.streams.Go(func() { ended <- s.receive(stream, out) }) // Recv ends when this handler returns
 	select {
@@ -30,6 +36,10 @@ func (s *Server) SendStream(stream logicv1.MessageService_SendStreamServer) erro
 	}
 }
 
+// errLate ends a stream that carries sends which are too old. Its gateway knows
+// which of them it may send again.
+var errLate = status.Error(codes.Aborted, "these sends come too late to be taken")
+
 // receive hands in what the stream carries until it ends.
 func (s *Server) receive(stream logicv1.MessageService_SendStreamServer, out *resultWriter) error {
 	for {
@@ -40,10 +50,21 @@ func (s *Server) receive(stream logicv1.MessageService_SendStreamServer, out *re
 		if err != nil {
 			return err
 		}
+		deadline := time.Now().Add(s.cfg.SendTimeout)
+		if us := req.GetNotAfterUs(); us != 0 {
+			end := out.opened.Add(time.Duration(us) * time.Microsecond)
+			if time.Now().After(end) {
+				s.store.metrics.late.Add(float64(len(req.GetSends())))
+				return errLate
+			}
+			if end.Before(deadline) {
+				deadline = end
+			}
+		}
 		for _, m := range req.GetSends() {
 			ref := m.GetRef()
 			out.expect()
-			s.submit(m.GetSend(), m.GetLater(), func(res *logicv1.SendResult) { out.add(ref, res) })
+			s.submit(m.GetSend(), m.GetLater(), deadline, func(res *logicv1.SendResult) { out.add(ref, res) })
 		}
 	}
 }
@@ -54,7 +75,7 @@ func (s *Server) Send(ctx context.Context, req *logicv1.SendRequest) (*logicv1.S
 		return nil, unavailable(err)
 	}
 	settled := make(chan *logicv1.SendResult, 1)
-	s.submit(req.GetSend(), nil, func(res *logicv1.SendResult) { settled <- res })
+	s.submit(req.GetSend(), nil, time.Now().Add(s.cfg.SendTimeout), func(res *logicv1.SendResult) { settled <- res })
 	select {
 	case res := <-settled:
 		if e := res.GetError(); e != nil {
@@ -69,16 +90,17 @@ func (s *Server) Send(ctx context.Context, req *logicv1.SendRequest) (*logicv1.S
 	}
 }
 
-// submit validates a send and queues it. later is as in StreamSend. done is called
-// exactly once, possibly before submit returns; it must not block.
-func (s *Server) submit(m *logicv1.Send, later []int64, done func(*logicv1.SendResult)) {
+// submit validates a send and queues it. later is as in StreamSend; after deadline
+// its storing is not begun. done is called exactly once, possibly before submit
+// returns; it must not block.
+func (s *Server) submit(m *logicv1.Send, later []int64, deadline time.Time, done func(*logicv1.SendResult)) {
 	r, err := newSendReq(m)
 	if err != nil {
 		done(refused(err))
 		return
 	}
 	r.later = later
-	r.deadline = time.Now().Add(s.cfg.SendTimeout)
+	r.deadline = deadline
 	r.done = done
 	s.batcher.submit(r)
 }
@@ -86,8 +108,9 @@ func (s *Server) submit(m *logicv1.Send, later []int64, done func(*logicv1.SendR
 // resultWriter sends results from one goroutine, because a stream allows one
 // sender at a time and lanes must never wait for a slow gateway.
 type resultWriter struct {
-	send func(*logicv1.SendStreamResponse) error
-	wg   sync.WaitGroup
+	send   func(*logicv1.SendStreamResponse) error
+	opened time.Time // where the stream's clock starts, see SendStreamResponse
+	wg     sync.WaitGroup
 
 	mu      sync.Mutex // guards the following fields
 	queue   []*logicv1.StreamResult
@@ -100,7 +123,16 @@ type resultWriter struct {
 const resultChunk = 512
 
 func newResultWriter(send func(*logicv1.SendStreamResponse) error) *resultWriter {
-	return &resultWriter{send: send}
+	return &resultWriter{send: send, opened: time.Now()}
+}
+
+// hello tells the stream's clock before there are results. To be called once, first.
+func (w *resultWriter) hello() error { return w.write(nil) }
+
+func (w *resultWriter) write(results []*logicv1.StreamResult) error {
+	// Never 0, which would be no clock at all.
+	clock := max(time.Since(w.opened).Microseconds(), 1)
+	return w.send(&logicv1.SendStreamResponse{Results: results, ClockUs: clock})
 }
 
 // expect notes that a send was taken in, whose result will be added.
@@ -151,7 +183,7 @@ func (w *resultWriter) drain() {
 		w.mu.Unlock()
 		for len(batch) > 0 {
 			n := min(len(batch), resultChunk)
-			if w.send(&logicv1.SendStreamResponse{Results: batch[:n]}) != nil {
+			if w.write(batch[:n]) != nil {
 				w.mu.Lock()
 				w.closed, w.busy = true, false
 				w.mu.Unlock()

@@ -32,7 +32,7 @@ func BenchmarkStore_PrivatePairs(b *testing.B) {
 				if n > int64(b.N) {
 					return
 				}
-				h.submit(privateSend(im.UserID(1000+2*p), im.UserID(1001+2*p), n, text), nil, func(r *logicv1.SendResult) { done <- r })
+				h.post(privateSend(im.UserID(1000+2*p), im.UserID(1001+2*p), n, text), nil, func(r *logicv1.SendResult) { done <- r })
 				if r := <-done; r.GetError() != nil {
 					b.Errorf("send: %v", r.GetError())
 					return

@@ -11,6 +11,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	logicv1 "im-services/api/proto/logic/v1"
 	pushv1 "im-services/api/proto/push/v1"
 	"im-services/internal/im"
@@ -171,7 +175,7 @@ func (h *harness) submitAll(ids []int64, later map[int64][]int64) map[int64]*log
 	}
 	done := make(chan settled, len(ids))
 	for _, id := range ids {
-		h.submit(privateSend(2, 3, id, fmt.Sprint(id)), later[id], func(r *logicv1.SendResult) { done <- settled{id, r} })
+		h.post(privateSend(2, 3, id, fmt.Sprint(id)), later[id], func(r *logicv1.SendResult) { done <- settled{id, r} })
 	}
 	out := map[int64]*logicv1.SendResult{}
 	for range ids {
@@ -232,7 +236,7 @@ func TestG2_WhatWasRefusedElsewhereIsNotStoredLate(t *testing.T) {
 		m := privateSend(2, 3, 1, "x")
 		m.Origin = origin
 		out := make(chan *logicv1.SendResult, 1)
-		h.submit(m, nil, func(r *logicv1.SendResult) { out <- r })
+		h.post(m, nil, func(r *logicv1.SendResult) { out <- r })
 		return <-out
 	}
 	kind := func(r *logicv1.SendResult) im.Kind { return im.Kind(r.GetError().GetKind()) }
@@ -254,6 +258,67 @@ func TestG2_WhatWasRefusedElsewhereIsNotStoredLate(t *testing.T) {
 	}
 	if r := send("g1/1"); r.GetError() != nil || r.GetSeq() != 3 || !r.GetDuplicate() {
 		t.Errorf("stored by now: %v", r)
+	}
+}
+
+// TestG2_WhatComesLateIsNotTaken: a send says until when, by this replica's clock, it
+// may be taken; the stream that carries a later one ends, and nothing of it is stored.
+func TestG2_WhatComesLateIsNotTaken(t *testing.T) {
+	h := newHarness(t)
+	h.befriend(2, 3)
+	st := newTestStream(t, h.Server)
+	clock := (<-st.down).GetClockUs()
+	if clock <= 0 {
+		t.Fatalf("the stream says no time: %d", clock)
+	}
+	put := func(id, notAfter int64) {
+		st.up <- &logicv1.SendStreamRequest{Sends: []*logicv1.StreamSend{{Ref: 1, Send: privateSend(2, 3, id, "x")}}, NotAfterUs: notAfter}
+	}
+	put(1, clock+time.Minute.Microseconds())
+	if r := <-st.down; len(r.GetResults()) != 1 || r.GetResults()[0].GetResult().GetSeq() != 1 || r.GetClockUs() <= clock {
+		t.Fatalf("in time: %v", r)
+	}
+	put(2, clock)
+	if err := <-st.ended; status.Code(err) != codes.Aborted {
+		t.Fatalf("late: the stream ended with %v", err)
+	}
+	if r := h.mustSend(privateSend(2, 3, 2, "x")); r.GetDuplicate() || r.GetSeq() != 2 {
+		t.Fatalf("stored late: %v", r)
+	}
+}
+
+// testStream is a gateway's stream to a replica.
+type testStream struct {
+	grpc.ServerStream
+	ctx   context.Context //nolint:containedctx // gRPC's own way
+	up    chan *logicv1.SendStreamRequest
+	down  chan *logicv1.SendStreamResponse
+	ended chan error
+}
+
+// newTestStream opens a stream until the test ends.
+func newTestStream(t *testing.T, s *Server) *testStream {
+	ctx, cancel := context.WithCancel(t.Context())
+	st := &testStream{
+		ctx: ctx, up: make(chan *logicv1.SendStreamRequest, 10),
+		down: make(chan *logicv1.SendStreamResponse, 10), ended: make(chan error, 1),
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { st.ended <- s.SendStream(st) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	return st
+}
+
+func (st *testStream) Context() context.Context { return st.ctx }
+
+func (st *testStream) Send(m *logicv1.SendStreamResponse) error { st.down <- m; return nil }
+
+func (st *testStream) Recv() (*logicv1.SendStreamRequest, error) {
+	select {
+	case m := <-st.up:
+		return m, nil
+	case <-st.ctx.Done():
+		return nil, st.ctx.Err()
 	}
 }
 
@@ -449,7 +514,7 @@ func TestG7_BacklogIsWholeInOrderAndEndsWithTheCursor(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := first; i < first+count; i++ {
 			wg.Add(1)
-			h.submit(privateSend(from, 3, int64(i), fmt.Sprint(i)), nil, func(r *logicv1.SendResult) {
+			h.post(privateSend(from, 3, int64(i), fmt.Sprint(i)), nil, func(r *logicv1.SendResult) {
 				if r.GetError() != nil {
 					t.Errorf("send %d: %v", i, r.GetError())
 				}
@@ -668,7 +733,7 @@ func TestG15_FullLaneRefusesAtOnce(t *testing.T) {
 	)
 	for i := range 500 {
 		wg.Add(1)
-		h.submit(privateSend(2, 3, int64(i+1), "x"), nil, func(r *logicv1.SendResult) {
+		h.post(privateSend(2, 3, int64(i+1), "x"), nil, func(r *logicv1.SendResult) {
 			mu.Lock()
 			if e := r.GetError(); e == nil {
 				accepted++

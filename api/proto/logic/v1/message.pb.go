@@ -304,8 +304,11 @@ func (x *SendError) GetRetryAfterMs() int64 {
 }
 
 type SendStreamRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Sends         []*StreamSend          `protobuf:"bytes,1,rep,name=sends,proto3" json:"sends,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Sends []*StreamSend          `protobuf:"bytes,1,rep,name=sends,proto3" json:"sends,omitempty"`
+	// The replica's clock_us after which these sends must not be taken in any more: by
+	// then they may have been settled elsewhere. 0: no end.
+	NotAfterUs    int64 `protobuf:"varint,2,opt,name=not_after_us,json=notAfterUs,proto3" json:"not_after_us,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -345,6 +348,13 @@ func (x *SendStreamRequest) GetSends() []*StreamSend {
 		return x.Sends
 	}
 	return nil
+}
+
+func (x *SendStreamRequest) GetNotAfterUs() int64 {
+	if x != nil {
+		return x.NotAfterUs
+	}
+	return 0
 }
 
 type StreamSend struct {
@@ -412,8 +422,11 @@ func (x *StreamSend) GetLater() []int64 {
 }
 
 type SendStreamResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Results       []*StreamResult        `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Results []*StreamResult        `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	// The replica's monotonic clock in microseconds, read before this was sent. Its
+	// zero is the replica's own.
+	ClockUs       int64 `protobuf:"varint,2,opt,name=clock_us,json=clockUs,proto3" json:"clock_us,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -453,6 +466,13 @@ func (x *SendStreamResponse) GetResults() []*StreamResult {
 		return x.Results
 	}
 	return nil
+}
+
+func (x *SendStreamResponse) GetClockUs() int64 {
+	if x != nil {
+		return x.ClockUs
+	}
+	return 0
 }
 
 type StreamResult struct {
@@ -1472,16 +1492,19 @@ const file_logic_v1_message_proto_rawDesc = "" +
 	"\tSendError\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\x05R\x04kind\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12$\n" +
-	"\x0eretry_after_ms\x18\x03 \x01(\x03R\fretryAfterMs\"?\n" +
+	"\x0eretry_after_ms\x18\x03 \x01(\x03R\fretryAfterMs\"a\n" +
 	"\x11SendStreamRequest\x12*\n" +
-	"\x05sends\x18\x01 \x03(\v2\x14.logic.v1.StreamSendR\x05sends\"X\n" +
+	"\x05sends\x18\x01 \x03(\v2\x14.logic.v1.StreamSendR\x05sends\x12 \n" +
+	"\fnot_after_us\x18\x02 \x01(\x03R\n" +
+	"notAfterUs\"X\n" +
 	"\n" +
 	"StreamSend\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\x04R\x03ref\x12\"\n" +
 	"\x04send\x18\x02 \x01(\v2\x0e.logic.v1.SendR\x04send\x12\x14\n" +
-	"\x05later\x18\x03 \x03(\x03R\x05later\"F\n" +
+	"\x05later\x18\x03 \x03(\x03R\x05later\"a\n" +
 	"\x12SendStreamResponse\x120\n" +
-	"\aresults\x18\x01 \x03(\v2\x16.logic.v1.StreamResultR\aresults\"N\n" +
+	"\aresults\x18\x01 \x03(\v2\x16.logic.v1.StreamResultR\aresults\x12\x19\n" +
+	"\bclock_us\x18\x02 \x01(\x03R\aclockUs\"N\n" +
 	"\fStreamResult\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\x04R\x03ref\x12,\n" +
 	"\x06result\x18\x02 \x01(\v2\x14.logic.v1.SendResultR\x06result\"1\n" +

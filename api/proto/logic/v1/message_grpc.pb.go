@@ -39,7 +39,9 @@ type MessageServiceClient interface {
 	// SendStream carries the sends of many connections of one gateway. Sends of
 	// one conversation are stored in the order in which the stream carries them.
 	// Results come in any order, matched by ref; a send whose result does not
-	// come (the stream broke) may be repeated with the same keys.
+	// come (the stream broke) may be repeated with the same keys. The first response
+	// comes unasked and has no results; a request that comes later than it says ends
+	// the stream with ABORTED, and nothing of it is taken.
 	SendStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SendStreamRequest, SendStreamResponse], error)
 	// Send stores one message: the REST way in.
 	Send(ctx context.Context, in *SendRequest, opts ...grpc.CallOption) (*SendResponse, error)
@@ -146,7 +148,9 @@ type MessageServiceServer interface {
 	// SendStream carries the sends of many connections of one gateway. Sends of
 	// one conversation are stored in the order in which the stream carries them.
 	// Results come in any order, matched by ref; a send whose result does not
-	// come (the stream broke) may be repeated with the same keys.
+	// come (the stream broke) may be repeated with the same keys. The first response
+	// comes unasked and has no results; a request that comes later than it says ends
+	// the stream with ABORTED, and nothing of it is taken.
 	SendStream(grpc.BidiStreamingServer[SendStreamRequest, SendStreamResponse]) error
 	// Send stores one message: the REST way in.
 	Send(context.Context, *SendRequest) (*SendResponse, error)
