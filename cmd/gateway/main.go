@@ -175,6 +175,7 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 		Messages:      logicv1.NewMessageServiceClient(logic),
 		Conversations: logicv1.NewConversationServiceClient(logic),
 		Groups:        logicv1.NewGroupServiceClient(logic),
+		Send:          srv.Send,
 		Verify:        srv.Verify,
 		SleptSince:    srv.SleptSince,
 		Log:           tel.Log,

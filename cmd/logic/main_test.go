@@ -34,7 +34,7 @@ func TestCallers_EveryMethodHasOneAndOnlyFriendMakesFriends(t *testing.T) {
 			t.Errorf("a gateway may call %s", method)
 		}
 	}
-	if callers.Allow("friend", logicv1.MessageService_Send_FullMethodName) {
+	if callers.Allow("friend", logicv1.MessageService_SendStream_FullMethodName) {
 		t.Error("friend may send messages")
 	}
 }

@@ -66,7 +66,7 @@ func (c *conn) receipt(in *wire.Inbound) {
 	})
 }
 
-// chat hands a message to logic. The answer comes in chatDone.
+// chat hands a message to logic. The answer comes in settle.
 func (c *conn) chat(in *wire.Inbound) {
 	// Who does not read his answers is not read either.
 	for room := c.roomFor(0); room != nil; room = c.roomFor(0) {
@@ -91,7 +91,7 @@ func (c *conn) chat(in *wire.Inbound) {
 	}
 	err := failpoint.Hit("gateway.before_submit")
 	if err == nil {
-		err = c.s.lanes.submit(&pendingSend{send: send, size: size, conn: c, at: c.s.now()})
+		err = c.s.lanes.submit(&pendingSend{send: send, size: size, from: c, at: c.s.now()})
 	}
 	if err != nil {
 		c.overloaded = im.KindOf(err) == im.KindExhausted
@@ -120,40 +120,35 @@ func (c *conn) mayTake() bool {
 	return !asleep
 }
 
-// chatDone takes the outcome of a send. Neither a result nor an error means
-// that it is unknown: the client gets no answer and will try again.
-func (c *conn) chatDone(p *pendingSend, r *logicv1.SendResult, err error) {
+// settle tells the client the outcome of a send. If it is unknown, he gets no answer
+// and will try again; at once, if he is still there after a sleep of this process.
+func (c *conn) settle(p *pendingSend, r *logicv1.SendResult, err error) {
 	defer c.answered(p.size) // not before the answer is queued: a drain closes who has none to come
 	in := wire.Inbound{
 		Code: wire.CodeChat, ClientMsgID: im.ClientMsgID(p.send.GetClientMsgId()), From: c.user,
 		To: p.send.GetToId(), Kind: im.ChannelKind(p.send.GetKind()),
 	}
-	switch e := r.GetError(); {
-	case err != nil:
-		c.s.m.sends.WithLabelValues("refused").Inc()
+	if im.KindOf(err) == im.KindUnknown {
+		if c.s.sleptAfter(p.at) {
+			c.closeWith(wire.CloseTryLater, nil)
+		}
+		return
+	}
+	if err != nil {
 		c.refuse(&in, err)
-	case r == nil, e != nil && im.Kind(e.GetKind()) == im.KindUnknown:
-		c.s.m.sends.WithLabelValues("unknown").Inc()
-	case e != nil:
-		c.s.m.sends.WithLabelValues("refused").Inc()
-		refusal := im.E(im.Kind(e.GetKind()), e.GetReason(), nil)
-		refusal.RetryAfter = time.Duration(e.GetRetryAfterMs()) * time.Millisecond
-		c.refuse(&in, refusal)
-	default:
-		c.s.m.sends.WithLabelValues("stored").Inc()
-		c.s.m.sendSeconds.Observe((c.s.now() - p.at).Seconds())
-		if err := failpoint.Hit("gateway.before_ack"); err != nil {
-			return // as if it were lost: the client asks again
-		}
-		conv, seq := im.ConversationID(r.GetConversationId()), im.Seq(r.GetSeq())
-		_ = c.send(seal(wire.AppendAck(newFrame(128), wire.Ack{
-			ID: r.GetMessageId(), ClientMsgID: in.ClientMsgID, Seq: seq, ConversationID: conv,
-		}), opText))
-		if in.Kind == im.Private {
-			c.mu.Lock()
-			c.sentLocked(conv, seq)
-			c.mu.Unlock()
-		}
+		return
+	}
+	if err := failpoint.Hit("gateway.before_ack"); err != nil {
+		return // as if it were lost: the client asks again
+	}
+	conv, seq := im.ConversationID(r.GetConversationId()), im.Seq(r.GetSeq())
+	_ = c.send(seal(wire.AppendAck(newFrame(128), wire.Ack{
+		ID: r.GetMessageId(), ClientMsgID: in.ClientMsgID, Seq: seq, ConversationID: conv,
+	}), opText))
+	if in.Kind == im.Private {
+		c.mu.Lock()
+		c.sentLocked(conv, seq)
+		c.mu.Unlock()
 	}
 }
 

@@ -17,7 +17,6 @@ import (
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/failpoint"
 	"im-services/internal/im"
-	"im-services/internal/wire"
 )
 
 const (
@@ -46,11 +45,18 @@ type ClientConn interface {
 	io.Closer
 }
 
+// sender is who waits for the outcome of sends: a connection, or a request over HTTP.
+type sender interface {
+	// settle takes the outcome of p, once: what is stored, or why nothing is. After an
+	// error of im.KindUnknown it may be. It must not block.
+	settle(p *pendingSend, r *logicv1.SendResult, err error)
+}
+
 // pendingSend is a send on its way. Guarded by lanes.mu until it is done.
 type pendingSend struct {
 	send *logicv1.Send
 	size int
-	conn *conn
+	from sender
 	at   time.Duration // when it came
 
 	key    string
@@ -59,13 +65,13 @@ type pendingSend struct {
 	sent   bool          // some replica may have got it: the outcome may be unknown
 	// moved: another replica had it before, and may still store it.
 	moved bool
-	// later are the sends of the same connection to the same conversation after this
+	// later are the sends of the same sender to the same conversation after this
 	// one that some replica had as well, by client_msg_id: they may be stored, and this
 	// one refused, without our having heard of either.
 	later []int64
 }
 
-// lanes carries the connections' sends to the logic replicas: one lane, that is
+// lanes carries all sends to the logic replicas: one lane, that is
 // one stream, to each. The sends of one conversation go through one lane in the
 // order in which they came, also when a lane breaks and another takes over.
 type lanes struct {
@@ -177,7 +183,7 @@ func (l *lanes) set(replicas []Replica) {
 	}
 }
 
-// submit takes a send; its outcome goes to conn.chatDone. An error means that
+// submit takes a send; its outcome goes to its sender. An error means that
 // it was not taken.
 func (l *lanes) submit(p *pendingSend) error {
 	p.key = laneKey(p.send)
@@ -236,7 +242,7 @@ func (l *lanes) leaveLocked(p *pendingSend) {
 	}
 }
 
-// doneLocked counts p out. The caller then calls conn.chatDone without the lock.
+// doneLocked counts p out. The caller then settles it without the lock.
 func (l *lanes) doneLocked(p *pendingSend) {
 	l.count--
 	l.bytes -= p.size
@@ -279,13 +285,13 @@ func (l *lanes) breakLocked(n *lane, life int) {
 // noteLater tells each of the moved sends, which are in order, what came after it.
 func noteLater(moved []*pendingSend) {
 	type source struct {
-		conn *conn
+		from sender
 		key  string
 	}
 	later := map[source][]int64{}
 	for i := len(moved) - 1; i >= 0; i-- {
 		p := moved[i]
-		from := source{p.conn, p.key}
+		from := source{p.from, p.key}
 		p.later = slices.Clone(later[from])
 		if p.sent {
 			later[from] = append(later[from], p.send.GetClientMsgId())
@@ -508,10 +514,29 @@ func (l *lanes) read(n *lane, life int, st logicv1.MessageService_SendStreamClie
 		}
 		l.mu.Unlock()
 		for _, d := range done {
-			d.p.conn.chatDone(d.p, d.r, nil)
+			l.settle(d.p, d.r, nil)
 		}
 		clear(done)
 	}
+}
+
+// settle counts an outcome and hands it on. To be called without the lock.
+func (l *lanes) settle(p *pendingSend, r *logicv1.SendResult, err error) {
+	if e := r.GetError(); e != nil {
+		refusal := im.E(im.Kind(e.GetKind()), e.GetReason(), nil) //nolint:gosec // logic made it
+		refusal.RetryAfter = time.Duration(e.GetRetryAfterMs()) * time.Millisecond
+		r, err = nil, refusal
+	}
+	switch {
+	case err == nil:
+		l.s.m.sends.WithLabelValues("stored").Inc()
+		l.s.m.sendSeconds.Observe((l.s.now() - p.at).Seconds())
+	case im.KindOf(err) == im.KindUnknown:
+		l.s.m.sends.WithLabelValues("unknown").Inc()
+	default:
+		l.s.m.sends.WithLabelValues("refused").Inc()
+	}
+	p.from.settle(p, r, err)
 }
 
 // final is what a replica's answer means. A refusal of a send that another
@@ -655,15 +680,12 @@ func (l *lanes) expireNow() {
 	l.mu.Unlock()
 	for _, p := range over {
 		if p.sent {
-			p.conn.chatDone(p, nil, nil)
-			if l.s.sleptAfter(p.at) { // who is still there shall ask again at once
-				p.conn.closeWith(wire.CloseTryLater, nil)
-			}
+			l.settle(p, nil, im.E(im.KindUnknown, "outcome_unknown", nil))
 			continue
 		}
 		e := im.E(im.KindUnavailable, "service_unavailable", nil)
 		e.RetryAfter = time.Second
-		p.conn.chatDone(p, nil, e)
+		l.settle(p, nil, e)
 	}
 }
 

@@ -178,7 +178,7 @@ func TestG2_SendsOfBeforeASleepAreNotForwarded(t *testing.T) {
 	}
 	err := w.srv.lanes.submit(&pendingSend{
 		send: &logicv1.Send{SenderId: 34, ClientMsgId: 1, Kind: int32(im.Private), ToId: 35, Type: 1, Text: "stale"},
-		size: 1, conn: c, at: w.srv.now() - w.srv.cfg.SendFailover - time.Second,
+		size: 1, from: c, at: w.srv.now() - w.srv.cfg.SendFailover - time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -233,7 +233,7 @@ func TestG2_SendsThatComeLateAreNotTaken(t *testing.T) {
 func TestG5_MovedSendsNameWhatCameAfterThem(t *testing.T) {
 	one, two := new(conn), new(conn)
 	send := func(c *conn, to, id int64, sent bool) *pendingSend {
-		p := &pendingSend{conn: c, sent: sent, send: &logicv1.Send{SenderId: 34, ToId: to, ClientMsgId: id}}
+		p := &pendingSend{from: c, sent: sent, send: &logicv1.Send{SenderId: 34, ToId: to, ClientMsgId: id}}
 		p.key = laneKey(p.send)
 		return p
 	}

@@ -735,9 +735,9 @@ func TestDrain(t *testing.T) {
 // could come in between.
 func TestDrain_AnswersAreQueuedBeforeTheyCount(t *testing.T) {
 	for name, settle := range map[string]func(*conn, *pendingSend){
-		"stored": func(c *conn, p *pendingSend) { c.chatDone(p, &logicv1.SendResult{MessageId: 9, Seq: 1}, nil) },
+		"stored": func(c *conn, p *pendingSend) { c.settle(p, &logicv1.SendResult{MessageId: 9, Seq: 1}, nil) },
 		"refused": func(c *conn, p *pendingSend) {
-			c.chatDone(p, nil, im.E(im.KindUnavailable, "service_unavailable", nil))
+			c.settle(p, nil, im.E(im.KindUnavailable, "service_unavailable", nil))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -751,7 +751,7 @@ func TestDrain_AnswersAreQueuedBeforeTheyCount(t *testing.T) {
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				settle(c, &pendingSend{send: &logicv1.Send{SenderId: 100, ClientMsgId: 1, Kind: 1, ToId: 35}, size: 1, conn: c})
+				settle(c, &pendingSend{send: &logicv1.Send{SenderId: 100, ClientMsgId: 1, Kind: 1, ToId: 35}, size: 1, from: c})
 			}()
 			time.Sleep(50 * time.Millisecond)
 			idle := c.idle()

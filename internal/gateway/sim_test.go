@@ -456,7 +456,7 @@ func (s *sim) ownSend() {
 		on.mu.Lock()
 		on.inflight++
 		on.mu.Unlock()
-		on.chatDone(&pendingSend{conn: on, send: &logicv1.Send{Kind: 1, ClientMsgId: m.GetClientMsgId()}},
+		on.settle(&pendingSend{from: on, send: &logicv1.Send{Kind: 1, ClientMsgId: m.GetClientMsgId()}},
 			&logicv1.SendResult{MessageId: m.GetId(), ConversationId: c.id, Seq: m.GetSeq()}, nil)
 	})
 }

@@ -98,7 +98,7 @@ func TestG5_ForeseenBatchesOfTwoReplicas(t *testing.T) {
 			wg.Go(func() {
 				for n := range int64(each) {
 					m := privateSend(2*p+1, 2*p+2, 1000*int64(k)+n+1, fmt.Sprint(k, n))
-					if _, err := s.Send(t.Context(), &logicv1.SendRequest{Send: m}); err != nil {
+					if _, err := sendTo(s, m); err != nil {
 						t.Errorf("replica %d, pair %d, message %d: %v", k, p, n, err)
 					}
 				}

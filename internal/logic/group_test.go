@@ -811,7 +811,7 @@ func TestG12_NobodyReceivesOrSpeaksOutsideHisMembership(t *testing.T) {
 			for n := int64(1); ctx.Err() == nil; n++ {
 				life := &life[i]
 				before := life.Load()
-				_, err := replicas[n%2].Send(t.Context(), &logicv1.SendRequest{Send: groupSend(u, group, n, fmt.Sprint(u, "/", n))})
+				_, err := sendTo(replicas[n%2], groupSend(u, group, n, fmt.Sprint(u, "/", n)))
 				switch {
 				case err == nil && before%2 == 1 && life.Load() == before:
 					t.Errorf("%d spoke after he was out", u)

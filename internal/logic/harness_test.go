@@ -198,10 +198,18 @@ func privateSend(from, to im.UserID, client int64, text string) *logicv1.Send {
 	}
 }
 
-// trySend sends through the unary way in.
-func (h *harness) trySend(m *logicv1.Send) (*logicv1.SendResult, error) {
-	resp, err := h.Send(h.t.Context(), &logicv1.SendRequest{Send: m})
-	return resp.GetResult(), err
+// trySend sends and waits for the outcome.
+func (h *harness) trySend(m *logicv1.Send) (*logicv1.SendResult, error) { return sendTo(h.Server, m) }
+
+// sendTo sends to one replica and waits for the outcome.
+func sendTo(s *Server, m *logicv1.Send) (*logicv1.SendResult, error) {
+	settled := make(chan *logicv1.SendResult, 1)
+	s.submit(m, nil, time.Now().Add(s.cfg.SendTimeout), func(r *logicv1.SendResult) { settled <- r })
+	r := <-settled
+	if e := r.GetError(); e != nil {
+		return nil, im.E(im.Kind(e.GetKind()), e.GetReason(), nil)
+	}
+	return r, nil
 }
 
 func (h *harness) mustSend(m *logicv1.Send) *logicv1.SendResult {

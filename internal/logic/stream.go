@@ -1,7 +1,6 @@
 package logic
 
 import (
-	"context"
 	"errors"
 	"io"
 	"sync"
@@ -11,7 +10,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	logicv1 "im-services/api/proto/logic/v1"
-	"im-services/internal/im"
 )
 
 // SendStream implements logicv1.MessageServiceServer. Sends enter their lanes in
@@ -66,27 +64,6 @@ func (s *Server) receive(stream logicv1.MessageService_SendStreamServer, out *re
 			out.expect()
 			s.submit(m.GetSend(), m.GetLater(), deadline, func(res *logicv1.SendResult) { out.add(ref, res) })
 		}
-	}
-}
-
-// Send implements logicv1.MessageServiceServer.
-func (s *Server) Send(ctx context.Context, req *logicv1.SendRequest) (*logicv1.SendResponse, error) {
-	if err := ctx.Err(); err != nil { // it lay here, or its caller did: nobody waits for it any more
-		return nil, unavailable(err)
-	}
-	settled := make(chan *logicv1.SendResult, 1)
-	s.submit(req.GetSend(), nil, time.Now().Add(s.cfg.SendTimeout), func(res *logicv1.SendResult) { settled <- res })
-	select {
-	case res := <-settled:
-		if e := res.GetError(); e != nil {
-			return nil, &im.Error{
-				Kind: im.Kind(e.GetKind()), Reason: e.GetReason(), //nolint:gosec // we made it
-				RetryAfter: time.Duration(e.GetRetryAfterMs()) * time.Millisecond,
-			}
-		}
-		return &logicv1.SendResponse{Result: res}, nil
-	case <-ctx.Done():
-		return nil, im.E(im.KindUnknown, "outcome_unknown", ctx.Err())
 	}
 }
 

@@ -39,7 +39,7 @@ type backend struct {
 }
 
 // on sets the answer of a method, by its full name after the package:
-// "AuthService/Login".
+// "AuthService/Login". What is sent goes to "Send".
 func (b *backend) on(method string, resp proto.Message, err error) {
 	b.handle(method, func(proto.Message) (proto.Message, error) { return resp, err })
 }
@@ -129,6 +129,10 @@ func newEdge(t testing.TB, change ...func(*Deps)) *edge {
 		Auth: authv1.NewAuthServiceClient(b), Friend: friendv1.NewFriendServiceClient(b),
 		Messages: logicv1.NewMessageServiceClient(b), Conversations: logicv1.NewConversationServiceClient(b),
 		Groups: logicv1.NewGroupServiceClient(b), Verify: verify, Uploads: store,
+		Send: func(ctx context.Context, s *logicv1.Send) (*logicv1.SendResult, error) {
+			r := new(logicv1.SendResult)
+			return r, b.Invoke(ctx, "gateway.v1.Send", s, r)
+		},
 		SleptSince: func(time.Time) bool { return false },
 		Config:     Config{PublicURL: public},
 	}

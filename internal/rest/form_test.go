@@ -142,10 +142,10 @@ func TestNumbers(t *testing.T) {
 // The web client sends multipart for every POST and PUT.
 func TestMultipart_EndToEnd(t *testing.T) {
 	e := newEdge(t)
-	e.on("MessageService/Send", &logicv1.SendResponse{Result: &logicv1.SendResult{MessageId: 812, Seq: 3, ConversationId: 9, SentAtMs: 1657111889000, DataJson: `"{\"id\":34}"`}}, nil)
+	e.on("Send", &logicv1.SendResult{MessageId: 812, Seq: 3, ConversationId: 9, SentAtMs: 1657111889000, DataJson: `"{\"id\":34}"`}, nil)
 	e.ok(e.multipart(http.MethodPost, "/api/messages/private", "msg_client_id", "1795390858378", "msg_type", "1", "to_id", "35",
 		"channel_type", "1", "message", "null", "data", ""))
-	send := last[*logicv1.SendRequest](t, e.backend, "MessageService/Send").GetSend()
+	send := last[*logicv1.Send](t, e.backend, "Send")
 	require.Equal(t, "null", send.GetText(), "text is text, whatever it says")
 	require.Empty(t, send.GetDataJson())
 	require.Equal(t, int32(1), send.GetPlatform())

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -249,6 +250,7 @@ func TestNew_RefusesWhatCannotWork(t *testing.T) {
 		deps := Deps{Config: Config{PublicURL: public}, Verify: verify}
 		b := newEdge(t)
 		deps.Auth = authv1.NewAuthServiceClient(b.backend)
+		deps.Send = func(context.Context, *logicv1.Send) (*logicv1.SendResult, error) { return nil, nil } //nolint:nilnil // not called
 		deps.Messages = logicv1.NewMessageServiceClient(b.backend)
 		change(&deps)
 		_, err := New(deps)

@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"context"
 	"math"
 	"strings"
 	"time"
@@ -13,15 +12,9 @@ import (
 	"im-services/internal/wire"
 )
 
-// A send whose outcome is not known is repeated with the same key, which stores
-// it at most once however often it arrives.
-const (
-	sendAttempts = 3
-	sendPause    = 100 * time.Millisecond
-	// sleepDoubt is how long after a sleep of this process what is read may have
-	// come before it: its client may be elsewhere since, where he sent it again.
-	sleepDoubt = time.Second
-)
+// sleepDoubt is how long after a sleep of this process what is read may have come
+// before it: its client may be elsewhere since, where he sent it again.
+const sleepDoubt = time.Second
 
 // sendMessage stores a message, private or to a group: the web client uses the
 // path of either for both.
@@ -81,53 +74,12 @@ func (f *form) message(name string) string {
 }
 
 func (c *call) send(s *logicv1.Send) (*logicv1.SendResult, error) {
-	unknown := false // an attempt may be stored
-	for attempt := 1; ; attempt++ {
-		if c.SleptSince(c.at.Add(-sleepDoubt)) {
-			e := im.E(im.KindUnavailable, "service_unavailable", nil)
-			e.RetryAfter = sleepDoubt
-			return nil, settled(e, unknown)
-		}
-		resp, err := c.Messages.Send(c.ctx(), &logicv1.SendRequest{Send: s})
-		if e := resp.GetResult().GetError(); err == nil && e != nil {
-			err = &im.Error{
-				Kind: im.Kind(e.GetKind()), Reason: e.GetReason(), //nolint:gosec // an unknown kind is an internal one
-				RetryAfter: time.Duration(e.GetRetryAfterMs()) * time.Millisecond,
-			}
-		}
-		if err == nil {
-			return resp.GetResult(), nil
-		}
-		kind := im.KindOf(err)
-		unknown = unknown || kind == im.KindUnknown
-		again := kind == im.KindUnknown || kind == im.KindUnavailable
-		if !again || attempt == sendAttempts || !pause(c.ctx(), sendPause) {
-			return nil, settled(err, unknown)
-		}
+	if c.SleptSince(c.at.Add(-sleepDoubt)) {
+		e := im.E(im.KindUnavailable, "service_unavailable", nil)
+		e.RetryAfter = sleepDoubt
+		return nil, e
 	}
-}
-
-// settled is what the last attempt's error means. That it came to nothing says
-// nothing about one before it, which may still be stored: only what can never be
-// stored is refused then.
-func settled(err error, unknown bool) error {
-	switch kind := im.KindOf(err); {
-	case !unknown, kind == im.KindInvalid, kind == im.KindConflict:
-		return err
-	}
-	return im.E(im.KindUnknown, "outcome_unknown", err)
-}
-
-// pause waits and reports whether the context is still alive.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return c.Send(c.ctx(), s)
 }
 
 func recall(c *call) (any, error) {

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"math"
@@ -65,6 +66,9 @@ type Deps struct {
 	Messages      logicv1.MessageServiceClient
 	Conversations logicv1.ConversationServiceClient
 	Groups        logicv1.GroupServiceClient
+	// Send stores a message. An error of another kind than im.KindUnknown means that it
+	// is not stored and will not be.
+	Send func(ctx context.Context, s *logicv1.Send) (*logicv1.SendResult, error)
 	// Verify checks an access token. It is called for every request and must be
 	// fast and safe for concurrent use.
 	Verify func(token string) (token.Claims, error)
@@ -136,7 +140,7 @@ func New(deps Deps) (http.Handler, error) {
 	}
 	deps.Config = cfg
 	if deps.Auth == nil || deps.Friend == nil || deps.Messages == nil || deps.Conversations == nil ||
-		deps.Groups == nil || deps.Verify == nil || deps.SleptSince == nil || deps.Uploads == nil {
+		deps.Groups == nil || deps.Send == nil || deps.Verify == nil || deps.SleptSince == nil || deps.Uploads == nil {
 		return nil, errors.New("rest: a dependency is missing")
 	}
 	if deps.Log == nil {

@@ -114,13 +114,13 @@ func TestGolden(t *testing.T) {
 			func(e *edge) reply { return e.do(http.MethodPost, "/api/address/list", nil) },
 		},
 		{
-			"sent_private", "MessageService/Send", &logicv1.SendResponse{Result: &logicv1.SendResult{MessageId: 812, ConversationId: 77, Seq: 5, SentAtMs: at, DataJson: `"x"`}},
+			"sent_private", "Send", &logicv1.SendResult{MessageId: 812, ConversationId: 77, Seq: 5, SentAtMs: at, DataJson: `"x"`},
 			func(e *edge) reply {
 				return e.json(http.MethodPost, "/api/messages/private", `{"msg_client_id":1795390858378,"to_id":"35","msg_type":1,"message":"<hi>","data":"x"}`)
 			},
 		},
 		{
-			"sent_group", "MessageService/Send", &logicv1.SendResponse{Result: &logicv1.SendResult{MessageId: 813, ConversationId: 24, Seq: 6, SentAtMs: at, DataJson: `"{\"id\":34}"`}},
+			"sent_group", "Send", &logicv1.SendResult{MessageId: 813, ConversationId: 24, Seq: 6, SentAtMs: at, DataJson: `"{\"id\":34}"`},
 			func(e *edge) reply {
 				return e.json(http.MethodPost, "/api/messages/private", `{"msg_client_id":1,"to_id":24,"msg_type":1,"channel_type":2,"message":"hi"}`)
 			},
@@ -240,14 +240,14 @@ func TestSend_Validation(t *testing.T) {
 	} {
 		e.refused(e.json(http.MethodPost, "/api/messages/private", body), 1000)
 	}
-	require.Empty(t, e.calls("MessageService/Send"))
+	require.Empty(t, e.calls("Send"))
 }
 
 func TestSend_Data(t *testing.T) {
 	for body, want := range map[string]string{`"data":"x\"y"`: `"x\"y"`, `"data":5`: "5", `"data":-7`: "-7", `"data":null`: "", `"data":""`: ""} {
 		e := newEdge(t)
 		e.ok(e.json(http.MethodPost, "/api/messages/private", `{"msg_client_id":1,"to_id":35,"msg_type":"1","message":"m",`+body+`}`))
-		require.Equal(t, want, last[*logicv1.SendRequest](t, e.backend, "MessageService/Send").GetSend().GetDataJson())
+		require.Equal(t, want, last[*logicv1.Send](t, e.backend, "Send").GetDataJson())
 	}
 }
 
@@ -267,40 +267,29 @@ func TestSend_SizeIsOfTextAndData(t *testing.T) {
 func TestG2_NothingIsSentAfterASleep(t *testing.T) {
 	body := `{"msg_client_id":1,"to_id":35,"msg_type":1,"message":"m"}`
 	for _, c := range []struct {
-		name    string
-		ago     time.Duration // when the sleep was found
-		between bool          // between two attempts
-		sends   int
-		code    int
-		reason  string
+		name   string
+		ago    time.Duration // when the sleep was found
+		sends  int
+		code   int
+		reason string
 	}{
 		{name: "just now", ago: 0, code: 500, reason: "service_unavailable"},
 		{name: "when the request may have come before it", ago: sleepDoubt / 2, code: 500, reason: "service_unavailable"},
 		{name: "long ago", ago: 2 * sleepDoubt, sends: 1, code: 200},
-		{name: "with an attempt under way", between: true, sends: 1, code: 500, reason: "outcome_unknown"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var slept time.Time
 			var log bytes.Buffer
+			slept := time.Now().Add(-c.ago)
 			e := newEdge(t, func(d *Deps) {
 				d.SleptSince = func(t time.Time) bool { return !slept.Before(t) }
 				d.Log = slog.New(slog.NewJSONHandler(&log, nil))
 			})
-			e.handle("MessageService/Send", func(proto.Message) (proto.Message, error) {
-				if c.between {
-					slept = time.Now()
-					return nil, im.E(im.KindUnknown, "answer_lost", nil)
-				}
-				return &logicv1.SendResponse{Result: &logicv1.SendResult{MessageId: 5}}, nil
-			})
-			if !c.between {
-				slept = time.Now().Add(-c.ago)
-			}
+			e.on("Send", &logicv1.SendResult{MessageId: 5}, nil)
 			r := e.json(http.MethodPost, "/api/messages/private", body)
 			require.Equal(t, c.code, r.code, r.Body.String())
 			require.Contains(t, log.String(), `"reason":"`+c.reason+`"`)
-			require.Len(t, e.calls("MessageService/Send"), c.sends)
-			if c.reason == "service_unavailable" {
+			require.Len(t, e.calls("Send"), c.sends)
+			if c.reason != "" {
 				require.Equal(t, "1", r.Header().Get("Retry-After"))
 			}
 		})
@@ -308,84 +297,26 @@ func TestG2_NothingIsSentAfterASleep(t *testing.T) {
 }
 
 func TestG2_OutcomesOfASend(t *testing.T) {
-	body := `{"msg_client_id":1,"to_id":35,"msg_type":1,"message":"m"}`
-	refusal := func(kind im.Kind, reason string) *logicv1.SendResponse {
-		return &logicv1.SendResponse{Result: &logicv1.SendResult{Error: &logicv1.SendError{Kind: int32(kind), Reason: reason}}}
-	}
-	t.Run("not friends", func(t *testing.T) {
-		e := newEdge(t)
-		e.on("MessageService/Send", refusal(im.KindForbidden, "not_friends"), nil)
-		e.refused(e.json(http.MethodPost, "/api/messages/private", body), 1003)
-		require.Len(t, e.calls("MessageService/Send"), 1)
-	})
-	t.Run("unknown is tried again with the same key", func(t *testing.T) {
-		e := newEdge(t)
-		n := 0
-		e.handle("MessageService/Send", func(proto.Message) (proto.Message, error) {
-			if n++; n == 1 {
-				return refusal(im.KindUnknown, "outcome_unknown"), nil
-			}
-			return &logicv1.SendResponse{Result: &logicv1.SendResult{MessageId: 5, Duplicate: true}}, nil
-		})
-		e.ok(e.json(http.MethodPost, "/api/messages/private", body))
-		calls := e.calls("MessageService/Send")
-		require.Len(t, calls, 2)
-		require.True(t, proto.Equal(calls[0], calls[1]))
-	})
-	t.Run("a refusal after an unknown attempt does not make it known", func(t *testing.T) {
-		for _, c := range []struct {
-			kind   im.Kind
-			reason string
-			code   int
-		}{
-			{im.KindExhausted, "overloaded", 500},
-			{im.KindForbidden, "not_friends", 500},
-			{im.KindConflict, "client_msg_id_reused", 1000},
-		} {
-			for _, before := range []error{nil, im.E(im.KindUnknown, "answer_lost", nil)} {
-				e := newEdge(t)
-				n := 0
-				e.handle("MessageService/Send", func(proto.Message) (proto.Message, error) {
-					if n++; n == 1 {
-						return refusal(im.KindUnknown, "outcome_unknown"), before
-					}
-					return refusal(c.kind, c.reason), nil
-				})
-				e.refused(e.json(http.MethodPost, "/api/messages/private", body), c.code)
-				require.Len(t, e.calls("MessageService/Send"), 2)
-			}
-		}
-	})
-	t.Run("only when no attempt can have reached anybody nothing was done", func(t *testing.T) {
-		away := im.E(im.KindUnavailable, "service_unavailable", nil)
-		lost := im.E(im.KindUnknown, "answer_lost", nil)
-		for _, c := range []struct {
-			attempts [sendAttempts]error
-			reason   string
-		}{
-			{[...]error{away, away, away}, "service_unavailable"},
-			{[...]error{lost, away, away}, "outcome_unknown"},
-			{[...]error{away, lost, away}, "outcome_unknown"},
-			{[...]error{away, away, lost}, "outcome_unknown"},
-		} {
+	for reason, c := range map[string]struct {
+		kind im.Kind
+		code int
+	}{
+		"not_friends":          {im.KindForbidden, 1003},
+		"overloaded":           {im.KindExhausted, 1000},
+		"client_msg_id_reused": {im.KindConflict, 1000},
+		"service_unavailable":  {im.KindUnavailable, 500},
+		"outcome_unknown":      {im.KindUnknown, 500},
+	} {
+		t.Run(reason, func(t *testing.T) {
 			e := newEdge(t)
-			n := 0
-			e.handle("MessageService/Send", func(proto.Message) (proto.Message, error) {
-				n++
-				return nil, c.attempts[n-1]
-			})
-			r := e.json(http.MethodPost, "/api/messages/private", body)
-			e.refused(r, 500)
-			require.Equal(t, catalog.Text(c.reason, catalog.Chinese), r.message)
-			require.Equal(t, c.reason, r.reason, "the code alone says nothing")
-		}
-	})
-	t.Run("unknown for good", func(t *testing.T) {
-		e := newEdge(t)
-		e.on("MessageService/Send", nil, im.E(im.KindUnknown, "outcome_unknown", nil))
-		e.refused(e.json(http.MethodPost, "/api/messages/private", body), 500)
-		require.Len(t, e.calls("MessageService/Send"), sendAttempts)
-	})
+			e.on("Send", nil, im.E(c.kind, reason, nil))
+			r := e.json(http.MethodPost, "/api/messages/private", `{"msg_client_id":1,"to_id":35,"msg_type":1,"message":"m"}`)
+			e.refused(r, c.code)
+			require.Len(t, e.calls("Send"), 1)
+			require.Equal(t, catalog.Text(reason, catalog.Chinese), r.message)
+			require.Equal(t, reason, r.reason, "the code alone says nothing")
+		})
+	}
 }
 
 func TestPresence_AwayDoesNotFail(t *testing.T) {

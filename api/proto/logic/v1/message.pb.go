@@ -527,94 +527,6 @@ func (x *StreamResult) GetResult() *SendResult {
 	return nil
 }
 
-type SendRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Send          *Send                  `protobuf:"bytes,1,opt,name=send,proto3" json:"send,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SendRequest) Reset() {
-	*x = SendRequest{}
-	mi := &file_logic_v1_message_proto_msgTypes[7]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SendRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SendRequest) ProtoMessage() {}
-
-func (x *SendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[7]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SendRequest.ProtoReflect.Descriptor instead.
-func (*SendRequest) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{7}
-}
-
-func (x *SendRequest) GetSend() *Send {
-	if x != nil {
-		return x.Send
-	}
-	return nil
-}
-
-type SendResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Result        *SendResult            `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SendResponse) Reset() {
-	*x = SendResponse{}
-	mi := &file_logic_v1_message_proto_msgTypes[8]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SendResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SendResponse) ProtoMessage() {}
-
-func (x *SendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[8]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SendResponse.ProtoReflect.Descriptor instead.
-func (*SendResponse) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{8}
-}
-
-func (x *SendResponse) GetResult() *SendResult {
-	if x != nil {
-		return x.Result
-	}
-	return nil
-}
-
 type RecallRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	UserId    int64                  `protobuf:"varint,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
@@ -629,7 +541,7 @@ type RecallRequest struct {
 
 func (x *RecallRequest) Reset() {
 	*x = RecallRequest{}
-	mi := &file_logic_v1_message_proto_msgTypes[9]
+	mi := &file_logic_v1_message_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +553,7 @@ func (x *RecallRequest) String() string {
 func (*RecallRequest) ProtoMessage() {}
 
 func (x *RecallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[9]
+	mi := &file_logic_v1_message_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +566,7 @@ func (x *RecallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallRequest.ProtoReflect.Descriptor instead.
 func (*RecallRequest) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{9}
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RecallRequest) GetUserId() int64 {
@@ -701,7 +613,7 @@ type RecallResponse struct {
 
 func (x *RecallResponse) Reset() {
 	*x = RecallResponse{}
-	mi := &file_logic_v1_message_proto_msgTypes[10]
+	mi := &file_logic_v1_message_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +625,7 @@ func (x *RecallResponse) String() string {
 func (*RecallResponse) ProtoMessage() {}
 
 func (x *RecallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[10]
+	mi := &file_logic_v1_message_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +638,7 @@ func (x *RecallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallResponse.ProtoReflect.Descriptor instead.
 func (*RecallResponse) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{10}
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RecallResponse) GetRecall() *v1.RecallEvent {
@@ -753,7 +665,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_logic_v1_message_proto_msgTypes[11]
+	mi := &file_logic_v1_message_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +677,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[11]
+	mi := &file_logic_v1_message_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +690,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{11}
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HistoryRequest) GetUserId() int64 {
@@ -842,7 +754,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_logic_v1_message_proto_msgTypes[12]
+	mi := &file_logic_v1_message_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +766,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[12]
+	mi := &file_logic_v1_message_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +779,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{12}
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HistoryResponse) GetMessages() []*v1.Message {
@@ -919,7 +831,7 @@ type MarkDeliveredRequest struct {
 
 func (x *MarkDeliveredRequest) Reset() {
 	*x = MarkDeliveredRequest{}
-	mi := &file_logic_v1_message_proto_msgTypes[13]
+	mi := &file_logic_v1_message_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +843,7 @@ func (x *MarkDeliveredRequest) String() string {
 func (*MarkDeliveredRequest) ProtoMessage() {}
 
 func (x *MarkDeliveredRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[13]
+	mi := &file_logic_v1_message_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +856,7 @@ func (x *MarkDeliveredRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkDeliveredRequest.ProtoReflect.Descriptor instead.
 func (*MarkDeliveredRequest) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{13}
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MarkDeliveredRequest) GetUserId() int64 {
@@ -990,7 +902,7 @@ type MarkDeliveredResponse struct {
 
 func (x *MarkDeliveredResponse) Reset() {
 	*x = MarkDeliveredResponse{}
-	mi := &file_logic_v1_message_proto_msgTypes[14]
+	mi := &file_logic_v1_message_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1002,7 +914,7 @@ func (x *MarkDeliveredResponse) String() string {
 func (*MarkDeliveredResponse) ProtoMessage() {}
 
 func (x *MarkDeliveredResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[14]
+	mi := &file_logic_v1_message_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1015,7 +927,7 @@ func (x *MarkDeliveredResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkDeliveredResponse.ProtoReflect.Descriptor instead.
 func (*MarkDeliveredResponse) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{14}
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{12}
 }
 
 type SyncRequest struct {
@@ -1033,7 +945,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_logic_v1_message_proto_msgTypes[15]
+	mi := &file_logic_v1_message_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +957,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[15]
+	mi := &file_logic_v1_message_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +970,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{15}
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SyncRequest) GetUserId() int64 {
@@ -1099,7 +1011,7 @@ type Cursor struct {
 
 func (x *Cursor) Reset() {
 	*x = Cursor{}
-	mi := &file_logic_v1_message_proto_msgTypes[16]
+	mi := &file_logic_v1_message_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1023,7 @@ func (x *Cursor) String() string {
 func (*Cursor) ProtoMessage() {}
 
 func (x *Cursor) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[16]
+	mi := &file_logic_v1_message_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1036,7 @@ func (x *Cursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cursor.ProtoReflect.Descriptor instead.
 func (*Cursor) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{16}
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Cursor) GetConversationId() int64 {
@@ -1155,7 +1067,7 @@ type SyncResponse struct {
 
 func (x *SyncResponse) Reset() {
 	*x = SyncResponse{}
-	mi := &file_logic_v1_message_proto_msgTypes[17]
+	mi := &file_logic_v1_message_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1167,7 +1079,7 @@ func (x *SyncResponse) String() string {
 func (*SyncResponse) ProtoMessage() {}
 
 func (x *SyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[17]
+	mi := &file_logic_v1_message_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1180,7 +1092,7 @@ func (x *SyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
 func (*SyncResponse) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{17}
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SyncResponse) GetEpoch() string {
@@ -1235,7 +1147,7 @@ type SyncConversation struct {
 
 func (x *SyncConversation) Reset() {
 	*x = SyncConversation{}
-	mi := &file_logic_v1_message_proto_msgTypes[18]
+	mi := &file_logic_v1_message_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1159,7 @@ func (x *SyncConversation) String() string {
 func (*SyncConversation) ProtoMessage() {}
 
 func (x *SyncConversation) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[18]
+	mi := &file_logic_v1_message_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1172,7 @@ func (x *SyncConversation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncConversation.ProtoReflect.Descriptor instead.
 func (*SyncConversation) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{18}
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SyncConversation) GetConversationId() int64 {
@@ -1353,7 +1265,7 @@ type MarkReadRequest struct {
 
 func (x *MarkReadRequest) Reset() {
 	*x = MarkReadRequest{}
-	mi := &file_logic_v1_message_proto_msgTypes[19]
+	mi := &file_logic_v1_message_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1277,7 @@ func (x *MarkReadRequest) String() string {
 func (*MarkReadRequest) ProtoMessage() {}
 
 func (x *MarkReadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[19]
+	mi := &file_logic_v1_message_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1290,7 @@ func (x *MarkReadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkReadRequest.ProtoReflect.Descriptor instead.
 func (*MarkReadRequest) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{19}
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MarkReadRequest) GetUserId() int64 {
@@ -1419,7 +1331,7 @@ type MarkReadResponse struct {
 
 func (x *MarkReadResponse) Reset() {
 	*x = MarkReadResponse{}
-	mi := &file_logic_v1_message_proto_msgTypes[20]
+	mi := &file_logic_v1_message_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1343,7 @@ func (x *MarkReadResponse) String() string {
 func (*MarkReadResponse) ProtoMessage() {}
 
 func (x *MarkReadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_logic_v1_message_proto_msgTypes[20]
+	mi := &file_logic_v1_message_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1356,7 @@ func (x *MarkReadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkReadResponse.ProtoReflect.Descriptor instead.
 func (*MarkReadResponse) Descriptor() ([]byte, []int) {
-	return file_logic_v1_message_proto_rawDescGZIP(), []int{20}
+	return file_logic_v1_message_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MarkReadResponse) GetReadSeq() int64 {
@@ -1507,11 +1419,7 @@ const file_logic_v1_message_proto_rawDesc = "" +
 	"\bclock_us\x18\x02 \x01(\x03R\aclockUs\"N\n" +
 	"\fStreamResult\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\x04R\x03ref\x12,\n" +
-	"\x06result\x18\x02 \x01(\v2\x14.logic.v1.SendResultR\x06result\"1\n" +
-	"\vSendRequest\x12\"\n" +
-	"\x04send\x18\x01 \x01(\v2\x0e.logic.v1.SendR\x04send\"<\n" +
-	"\fSendResponse\x12,\n" +
-	"\x06result\x18\x01 \x01(\v2\x14.logic.v1.SendResultR\x06result\"\x94\x01\n" +
+	"\x06result\x18\x02 \x01(\v2\x14.logic.v1.SendResultR\x06result\"\x94\x01\n" +
 	"\rRecallRequest\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\x03R\x06userId\x12\x1d\n" +
 	"\n" +
@@ -1575,11 +1483,10 @@ const file_logic_v1_message_proto_rawDesc = "" +
 	"\x03seq\x18\x04 \x01(\x03R\x03seq\"E\n" +
 	"\x10MarkReadResponse\x12\x19\n" +
 	"\bread_seq\x18\x01 \x01(\x03R\areadSeq\x12\x16\n" +
-	"\x06unread\x18\x02 \x01(\x03R\x06unread2\xdd\x03\n" +
+	"\x06unread\x18\x02 \x01(\x03R\x06unread2\xa6\x03\n" +
 	"\x0eMessageService\x12K\n" +
 	"\n" +
-	"SendStream\x12\x1b.logic.v1.SendStreamRequest\x1a\x1c.logic.v1.SendStreamResponse(\x010\x01\x125\n" +
-	"\x04Send\x12\x15.logic.v1.SendRequest\x1a\x16.logic.v1.SendResponse\x12;\n" +
+	"SendStream\x12\x1b.logic.v1.SendStreamRequest\x1a\x1c.logic.v1.SendStreamResponse(\x010\x01\x12;\n" +
 	"\x06Recall\x12\x17.logic.v1.RecallRequest\x1a\x18.logic.v1.RecallResponse\x12>\n" +
 	"\aHistory\x12\x18.logic.v1.HistoryRequest\x1a\x19.logic.v1.HistoryResponse\x12P\n" +
 	"\rMarkDelivered\x12\x1e.logic.v1.MarkDeliveredRequest\x1a\x1f.logic.v1.MarkDeliveredResponse\x125\n" +
@@ -1598,7 +1505,7 @@ func file_logic_v1_message_proto_rawDescGZIP() []byte {
 	return file_logic_v1_message_proto_rawDescData
 }
 
-var file_logic_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_logic_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_logic_v1_message_proto_goTypes = []any{
 	(*Send)(nil),                  // 0: logic.v1.Send
 	(*SendResult)(nil),            // 1: logic.v1.SendResult
@@ -1607,57 +1514,51 @@ var file_logic_v1_message_proto_goTypes = []any{
 	(*StreamSend)(nil),            // 4: logic.v1.StreamSend
 	(*SendStreamResponse)(nil),    // 5: logic.v1.SendStreamResponse
 	(*StreamResult)(nil),          // 6: logic.v1.StreamResult
-	(*SendRequest)(nil),           // 7: logic.v1.SendRequest
-	(*SendResponse)(nil),          // 8: logic.v1.SendResponse
-	(*RecallRequest)(nil),         // 9: logic.v1.RecallRequest
-	(*RecallResponse)(nil),        // 10: logic.v1.RecallResponse
-	(*HistoryRequest)(nil),        // 11: logic.v1.HistoryRequest
-	(*HistoryResponse)(nil),       // 12: logic.v1.HistoryResponse
-	(*MarkDeliveredRequest)(nil),  // 13: logic.v1.MarkDeliveredRequest
-	(*MarkDeliveredResponse)(nil), // 14: logic.v1.MarkDeliveredResponse
-	(*SyncRequest)(nil),           // 15: logic.v1.SyncRequest
-	(*Cursor)(nil),                // 16: logic.v1.Cursor
-	(*SyncResponse)(nil),          // 17: logic.v1.SyncResponse
-	(*SyncConversation)(nil),      // 18: logic.v1.SyncConversation
-	(*MarkReadRequest)(nil),       // 19: logic.v1.MarkReadRequest
-	(*MarkReadResponse)(nil),      // 20: logic.v1.MarkReadResponse
-	(*v1.Profile)(nil),            // 21: push.v1.Profile
-	(*v1.RecallEvent)(nil),        // 22: push.v1.RecallEvent
-	(*v1.Message)(nil),            // 23: push.v1.Message
+	(*RecallRequest)(nil),         // 7: logic.v1.RecallRequest
+	(*RecallResponse)(nil),        // 8: logic.v1.RecallResponse
+	(*HistoryRequest)(nil),        // 9: logic.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 10: logic.v1.HistoryResponse
+	(*MarkDeliveredRequest)(nil),  // 11: logic.v1.MarkDeliveredRequest
+	(*MarkDeliveredResponse)(nil), // 12: logic.v1.MarkDeliveredResponse
+	(*SyncRequest)(nil),           // 13: logic.v1.SyncRequest
+	(*Cursor)(nil),                // 14: logic.v1.Cursor
+	(*SyncResponse)(nil),          // 15: logic.v1.SyncResponse
+	(*SyncConversation)(nil),      // 16: logic.v1.SyncConversation
+	(*MarkReadRequest)(nil),       // 17: logic.v1.MarkReadRequest
+	(*MarkReadResponse)(nil),      // 18: logic.v1.MarkReadResponse
+	(*v1.Profile)(nil),            // 19: push.v1.Profile
+	(*v1.RecallEvent)(nil),        // 20: push.v1.RecallEvent
+	(*v1.Message)(nil),            // 21: push.v1.Message
 }
 var file_logic_v1_message_proto_depIdxs = []int32{
-	21, // 0: logic.v1.Send.sender:type_name -> push.v1.Profile
+	19, // 0: logic.v1.Send.sender:type_name -> push.v1.Profile
 	2,  // 1: logic.v1.SendResult.error:type_name -> logic.v1.SendError
 	4,  // 2: logic.v1.SendStreamRequest.sends:type_name -> logic.v1.StreamSend
 	0,  // 3: logic.v1.StreamSend.send:type_name -> logic.v1.Send
 	6,  // 4: logic.v1.SendStreamResponse.results:type_name -> logic.v1.StreamResult
 	1,  // 5: logic.v1.StreamResult.result:type_name -> logic.v1.SendResult
-	0,  // 6: logic.v1.SendRequest.send:type_name -> logic.v1.Send
-	1,  // 7: logic.v1.SendResponse.result:type_name -> logic.v1.SendResult
-	22, // 8: logic.v1.RecallResponse.recall:type_name -> push.v1.RecallEvent
-	23, // 9: logic.v1.HistoryResponse.messages:type_name -> push.v1.Message
-	16, // 10: logic.v1.SyncRequest.cursors:type_name -> logic.v1.Cursor
-	18, // 11: logic.v1.SyncResponse.conversations:type_name -> logic.v1.SyncConversation
-	23, // 12: logic.v1.SyncConversation.messages:type_name -> push.v1.Message
-	3,  // 13: logic.v1.MessageService.SendStream:input_type -> logic.v1.SendStreamRequest
-	7,  // 14: logic.v1.MessageService.Send:input_type -> logic.v1.SendRequest
-	9,  // 15: logic.v1.MessageService.Recall:input_type -> logic.v1.RecallRequest
-	11, // 16: logic.v1.MessageService.History:input_type -> logic.v1.HistoryRequest
-	13, // 17: logic.v1.MessageService.MarkDelivered:input_type -> logic.v1.MarkDeliveredRequest
-	15, // 18: logic.v1.MessageService.Sync:input_type -> logic.v1.SyncRequest
-	19, // 19: logic.v1.MessageService.MarkRead:input_type -> logic.v1.MarkReadRequest
-	5,  // 20: logic.v1.MessageService.SendStream:output_type -> logic.v1.SendStreamResponse
-	8,  // 21: logic.v1.MessageService.Send:output_type -> logic.v1.SendResponse
-	10, // 22: logic.v1.MessageService.Recall:output_type -> logic.v1.RecallResponse
-	12, // 23: logic.v1.MessageService.History:output_type -> logic.v1.HistoryResponse
-	14, // 24: logic.v1.MessageService.MarkDelivered:output_type -> logic.v1.MarkDeliveredResponse
-	17, // 25: logic.v1.MessageService.Sync:output_type -> logic.v1.SyncResponse
-	20, // 26: logic.v1.MessageService.MarkRead:output_type -> logic.v1.MarkReadResponse
-	20, // [20:27] is the sub-list for method output_type
-	13, // [13:20] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	20, // 6: logic.v1.RecallResponse.recall:type_name -> push.v1.RecallEvent
+	21, // 7: logic.v1.HistoryResponse.messages:type_name -> push.v1.Message
+	14, // 8: logic.v1.SyncRequest.cursors:type_name -> logic.v1.Cursor
+	16, // 9: logic.v1.SyncResponse.conversations:type_name -> logic.v1.SyncConversation
+	21, // 10: logic.v1.SyncConversation.messages:type_name -> push.v1.Message
+	3,  // 11: logic.v1.MessageService.SendStream:input_type -> logic.v1.SendStreamRequest
+	7,  // 12: logic.v1.MessageService.Recall:input_type -> logic.v1.RecallRequest
+	9,  // 13: logic.v1.MessageService.History:input_type -> logic.v1.HistoryRequest
+	11, // 14: logic.v1.MessageService.MarkDelivered:input_type -> logic.v1.MarkDeliveredRequest
+	13, // 15: logic.v1.MessageService.Sync:input_type -> logic.v1.SyncRequest
+	17, // 16: logic.v1.MessageService.MarkRead:input_type -> logic.v1.MarkReadRequest
+	5,  // 17: logic.v1.MessageService.SendStream:output_type -> logic.v1.SendStreamResponse
+	8,  // 18: logic.v1.MessageService.Recall:output_type -> logic.v1.RecallResponse
+	10, // 19: logic.v1.MessageService.History:output_type -> logic.v1.HistoryResponse
+	12, // 20: logic.v1.MessageService.MarkDelivered:output_type -> logic.v1.MarkDeliveredResponse
+	15, // 21: logic.v1.MessageService.Sync:output_type -> logic.v1.SyncResponse
+	18, // 22: logic.v1.MessageService.MarkRead:output_type -> logic.v1.MarkReadResponse
+	17, // [17:23] is the sub-list for method output_type
+	11, // [11:17] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_logic_v1_message_proto_init() }
@@ -1671,7 +1572,7 @@ func file_logic_v1_message_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_logic_v1_message_proto_rawDesc), len(file_logic_v1_message_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

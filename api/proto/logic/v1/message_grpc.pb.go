@@ -22,7 +22,6 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	MessageService_SendStream_FullMethodName    = "/logic.v1.MessageService/SendStream"
-	MessageService_Send_FullMethodName          = "/logic.v1.MessageService/Send"
 	MessageService_Recall_FullMethodName        = "/logic.v1.MessageService/Recall"
 	MessageService_History_FullMethodName       = "/logic.v1.MessageService/History"
 	MessageService_MarkDelivered_FullMethodName = "/logic.v1.MessageService/MarkDelivered"
@@ -43,8 +42,6 @@ type MessageServiceClient interface {
 	// comes unasked and has no results; a request that comes later than it says ends
 	// the stream with ABORTED, and nothing of it is taken.
 	SendStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SendStreamRequest, SendStreamResponse], error)
-	// Send stores one message: the REST way in.
-	Send(ctx context.Context, in *SendRequest, opts ...grpc.CallOption) (*SendResponse, error)
 	// Recall takes a message back: sender only, within the window.
 	Recall(ctx context.Context, in *RecallRequest, opts ...grpc.CallOption) (*RecallResponse, error)
 	// History reads one page of a conversation, newest first page, ascending.
@@ -78,16 +75,6 @@ func (c *messageServiceClient) SendStream(ctx context.Context, opts ...grpc.Call
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type MessageService_SendStreamClient = grpc.BidiStreamingClient[SendStreamRequest, SendStreamResponse]
-
-func (c *messageServiceClient) Send(ctx context.Context, in *SendRequest, opts ...grpc.CallOption) (*SendResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(SendResponse)
-	err := c.cc.Invoke(ctx, MessageService_Send_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
 
 func (c *messageServiceClient) Recall(ctx context.Context, in *RecallRequest, opts ...grpc.CallOption) (*RecallResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -152,8 +139,6 @@ type MessageServiceServer interface {
 	// comes unasked and has no results; a request that comes later than it says ends
 	// the stream with ABORTED, and nothing of it is taken.
 	SendStream(grpc.BidiStreamingServer[SendStreamRequest, SendStreamResponse]) error
-	// Send stores one message: the REST way in.
-	Send(context.Context, *SendRequest) (*SendResponse, error)
 	// Recall takes a message back: sender only, within the window.
 	Recall(context.Context, *RecallRequest) (*RecallResponse, error)
 	// History reads one page of a conversation, newest first page, ascending.
@@ -177,9 +162,6 @@ type UnimplementedMessageServiceServer struct{}
 
 func (UnimplementedMessageServiceServer) SendStream(grpc.BidiStreamingServer[SendStreamRequest, SendStreamResponse]) error {
 	return status.Error(codes.Unimplemented, "method SendStream not implemented")
-}
-func (UnimplementedMessageServiceServer) Send(context.Context, *SendRequest) (*SendResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Send not implemented")
 }
 func (UnimplementedMessageServiceServer) Recall(context.Context, *RecallRequest) (*RecallResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Recall not implemented")
@@ -223,24 +205,6 @@ func _MessageService_SendStream_Handler(srv interface{}, stream grpc.ServerStrea
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type MessageService_SendStreamServer = grpc.BidiStreamingServer[SendStreamRequest, SendStreamResponse]
-
-func _MessageService_Send_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(SendRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(MessageServiceServer).Send(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: MessageService_Send_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(MessageServiceServer).Send(ctx, req.(*SendRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
 
 func _MessageService_Recall_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RecallRequest)
@@ -339,10 +303,6 @@ var MessageService_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "logic.v1.MessageService",
 	HandlerType: (*MessageServiceServer)(nil),
 	Methods: []grpc.MethodDesc{
-		{
-			MethodName: "Send",
-			Handler:    _MessageService_Send_Handler,
-		},
 		{
 			MethodName: "Recall",
 			Handler:    _MessageService_Recall_Handler,
