@@ -43,7 +43,8 @@ type Config struct {
 	FrameRate  int `yaml:"frame_rate"`
 	FrameBurst int `yaml:"frame_burst"`
 	// Window is how many sends of a connection may be unanswered before no more
-	// are read; WindowBytes bounds their size. Defaults 256 and 1 MiB.
+	// are read; WindowBytes bounds their size. A user's sends over HTTP have the same
+	// together. Defaults 256 and 1 MiB.
 	Window      int `yaml:"window"`
 	WindowBytes int `yaml:"window_bytes"`
 	// OutboxBytes is what may be queued for one connection, and of pushes that came

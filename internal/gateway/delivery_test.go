@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -479,6 +480,48 @@ func TestG2_SendsHeldThroughAStallAreNotTakenAfterAnotherConnection(t *testing.T
 	if got := w.stored("p:34:36"); len(got) != 0 {
 		t.Fatalf("a stale send was taken: %q", got)
 	}
+}
+
+// A send that was read before the sleep, and had to wait for the answers to those
+// before it, is not taken after it either.
+func TestG2_WhatWaitedThroughASleepIsNotTaken(t *testing.T) {
+	cfg := longWatermark()
+	cfg.Window = 1
+	w := newWorld(t, cfg)
+	a := w.connect(34)
+	r, goOn := w.replicas["r1"], make(chan struct{})
+	r.mu.Lock()
+	r.gate = func(*logicv1.Send) { <-goOn }
+	r.mu.Unlock()
+	a.chat(1, 35, 1, "fresh")
+	a.chat(2, 35, 1, "stale")
+	w.eventually("the second waits", func() bool {
+		c := w.srv.hub.all()[0]
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.inflight == 1 && c.roomWait != nil
+	})
+	w.sleep()
+	w.srv.checkStall(w.srv.now())
+	close(goOn)
+	if code := a.closed(); code != int(wire.CloseTryLater) {
+		t.Errorf("close code %d", code)
+	}
+	if got := w.stored("p:34:35"); !slices.Equal(got, []string{"fresh"}) {
+		t.Errorf("stored: %q", got)
+	}
+}
+
+// A request to connect that lay in the socket is no sign of life: its client may be
+// connected elsewhere since, where it would be displaced.
+func TestG2_NobodyConnectsWithinASecondAfterASleep(t *testing.T) {
+	w := newWorld(t, longWatermark())
+	w.sleep()
+	if status, _, _ := get(t, w.http.URL+"/im/connect?token="+w.auth.token(t, 34), nil); status != http.StatusServiceUnavailable {
+		t.Errorf("at once: %d", status)
+	}
+	time.Sleep(asleepLeast)
+	w.connect(34)
 }
 
 // sleep is as if the process had been stopped for a while.

@@ -10,7 +10,7 @@ import (
 )
 
 // Sends over HTTP go the way that all go: stored once, tried on another replica when
-// one is silent, refused in logic's words, and unknown when nobody can say.
+// one is silent, refused in logic's words.
 func TestG2_SendsOverHTTP(t *testing.T) {
 	w := newWorld(t, testConfig())
 	r, err := w.srv.Send(t.Context(), sendOf(1, 35, 34, 1, "x"))
@@ -24,48 +24,78 @@ func TestG2_SendsOverHTTP(t *testing.T) {
 		t.Errorf("to a group of others: %v", err)
 	}
 	w.replicas["r1"].stall()
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := w.srv.Send(ctx, sendOf(1, 35, 34, 2, "y")); im.KindOf(err) != im.KindUnknown {
-		t.Errorf("given up: %v", err)
-	}
 	w.addReplica("r2")
 	w.setReplicas("r1", "r2")
-	if r, err := w.srv.Send(t.Context(), sendOf(1, 35, 34, 3, "z")); err != nil || r.GetSeq() < 2 {
-		t.Errorf("with one silent replica: %v, %v", r, err)
+	if r, err := w.srv.Send(t.Context(), sendOf(1, 35, 34, 2, "y")); err != nil || r.GetSeq() != 2 {
+		t.Errorf("with a silent replica: %v, %v", r, err)
 	}
 }
 
-// A send over HTTP that was under way through a sleep is neither stored nor called
-// refused.
-func TestG2_SendsOverHTTPThroughASleep(t *testing.T) {
-	w := newWorld(t, testConfig())
+// What has left for a replica that does not answer is unknown once its request is
+// over, or this process has slept: it is neither given to another replica, which
+// could store what is refused elsewhere by then, nor called refused.
+func TestG2_WhatIsGivenUpIsNotMoved(t *testing.T) {
+	for name, giveUp := range map[string]func(*world, context.CancelFunc){
+		"the request is over": func(_ *world, cancel context.CancelFunc) { cancel() },
+		"this process slept":  func(w *world, _ context.CancelFunc) { w.sleep(); w.srv.checkStall(w.srv.now()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, testConfig())
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			settled := w.underWay(ctx, sendOf(1, 35, 34, 1, "stale"))
+			giveUp(w, cancel)
+			time.Sleep(goneFor)
+			w.addReplica("r2")
+			w.setReplicas("r2")
+			if err := <-settled; im.KindOf(err) != im.KindUnknown {
+				t.Errorf("%v", err)
+			}
+			if got := w.stored("p:34:35"); len(got) != 0 {
+				t.Errorf("stored: %q", got)
+			}
+		})
+	}
+}
+
+// underWay starts a send over HTTP to a replica that does not answer, and returns when
+// it has left.
+func (w *world) underWay(ctx context.Context, m *logicv1.Send) <-chan error {
+	w.t.Helper()
 	w.replicas["r1"].stall()
 	settled := make(chan error, 1)
 	go func() {
-		_, err := w.srv.Send(context.Background(), &logicv1.Send{SenderId: 34, ClientMsgId: 1, Kind: 1, ToId: 35, Type: 1, Text: "stale"})
+		_, err := w.srv.Send(ctx, m)
 		settled <- err
 	}()
-	w.eventually("it is under way", func() bool { return w.srv.lanes.outstanding() == 1 && w.underWay() == 1 })
-	w.sleep()
-	w.srv.checkStall(w.srv.now())
-	w.setReplicas()
-	w.addReplica("r2")
-	w.setReplicas("r2")
-	if err := <-settled; im.KindOf(err) != im.KindUnknown {
-		t.Errorf("%v", err)
-	}
-	if got := w.stored("p:34:35"); len(got) != 0 {
-		t.Errorf("stored: %q", got)
-	}
+	w.eventually("it has left", func() bool {
+		w.srv.lanes.mu.Lock()
+		defer w.srv.lanes.mu.Unlock()
+		n := w.srv.lanes.all["r1"]
+		return n != nil && len(n.pending) == 1
+	})
+	return settled
 }
 
-// underWay is how many sends have left for a replica.
-func (w *world) underWay() (n int) {
-	w.srv.lanes.mu.Lock()
-	defer w.srv.lanes.mu.Unlock()
-	for _, lane := range w.srv.lanes.all {
-		n += len(lane.pending)
+// What one user has under way over HTTP is bounded, so that he takes no others' room.
+func TestG14_SendsOverHTTPHaveAWindow(t *testing.T) {
+	cfg := testConfig()
+	cfg.Window = 1
+	w := newWorld(t, cfg)
+	ctx, cancel := context.WithCancel(t.Context())
+	first := w.underWay(ctx, sendOf(1, 35, 34, 1, "x"))
+	_, err := w.srv.Send(t.Context(), sendOf(1, 36, 34, 2, "y"))
+	if im.KindOf(err) != im.KindExhausted || im.ReasonOf(err) != "rate_limited" {
+		t.Errorf("a second one: %v", err)
 	}
-	return n
+	w.addReplica("r2")
+	w.setReplicas("r2")
+	if _, err := w.srv.Send(t.Context(), sendOf(1, 36, 35, 1, "z")); err != nil {
+		t.Errorf("another user: %v", err)
+	}
+	<-first
+	cancel()
+	if _, err := w.srv.Send(t.Context(), sendOf(1, 36, 34, 2, "y")); err != nil {
+		t.Errorf("the second one, after the first: %v", err)
+	}
 }

@@ -72,11 +72,13 @@ func (c *conn) chat(in *wire.Inbound) {
 	for room := c.roomFor(0); room != nil; room = c.roomFor(0) {
 		<-room
 	}
-	if !c.mayTake() {
-		return
-	}
 	size := len(in.Text) + len(in.Data)
 	if !c.acquire(size) {
+		return
+	}
+	at := c.s.now()
+	if !c.mayTake() { // not before there was room: this process may have slept meanwhile
+		c.answered(size)
 		return
 	}
 	send := &logicv1.Send{
@@ -91,7 +93,7 @@ func (c *conn) chat(in *wire.Inbound) {
 	}
 	err := failpoint.Hit("gateway.before_submit")
 	if err == nil {
-		err = c.s.lanes.submit(&pendingSend{send: send, size: size, from: c, at: c.s.now()})
+		err = c.s.lanes.submit(&pendingSend{send: send, size: size, from: c, at: at})
 	}
 	if err != nil {
 		c.overloaded = im.KindOf(err) == im.KindExhausted
@@ -151,6 +153,9 @@ func (c *conn) settle(p *pendingSend, r *logicv1.SendResult, err error) {
 		c.mu.Unlock()
 	}
 }
+
+// gone implements sender.
+func (c *conn) gone() bool { return c.closed() }
 
 // refuse tells the client why its frame had no effect.
 func (c *conn) refuse(in *wire.Inbound, err error) {

@@ -50,6 +50,8 @@ type sender interface {
 	// settle takes the outcome of p, once: what is stored, or why nothing is. After an
 	// error of im.KindUnknown it may be. It must not block.
 	settle(p *pendingSend, r *logicv1.SendResult, err error)
+	// gone reports whether it is over, and nobody waits any more.
+	gone() bool
 }
 
 // pendingSend is a send on its way. Guarded by lanes.mu until it is done.
@@ -106,7 +108,8 @@ type lane struct {
 	pending map[uint64]*pendingSend
 	ref     uint64
 	heard   time.Duration // the last result
-	ahead   time.Duration // of this process's clock is the replica's, at least
+	ahead   time.Duration // of this process's clock was the replica's, at least, at aheadAt
+	aheadAt time.Duration
 	wake    chan struct{}
 	breakUp context.CancelFunc // ends the current stream
 	quit    context.CancelFunc // ends the lane
@@ -385,6 +388,7 @@ func (l *lanes) stream(ctx context.Context, n *lane, cc ClientConn) error {
 	l.mu.Lock()
 	life := n.life
 	n.up, n.breakUp, n.heard = true, cancel, l.s.now()
+	n.aheadAt = n.heard
 	n.ahead = clockOf(hello) - n.heard
 	waiting := l.wait
 	l.wait = nil
@@ -415,6 +419,23 @@ func clockOf(r *logicv1.SendStreamResponse) time.Duration {
 	return time.Duration(r.GetClockUs()) * time.Microsecond
 }
 
+// clockDrift is how fast two clocks may drift apart: a ten-thousandth, many times what
+// quartzes do.
+const clockDrift = 10_000
+
+// aheadLocked is how far the replica's clock is ahead, at least. What is known of it
+// fades as the clocks drift; replicas tell theirs now and then.
+func (n *lane) aheadLocked(now time.Duration) time.Duration {
+	return n.ahead - (now-n.aheadAt)/clockDrift
+}
+
+// tuneLocked takes in that the replica's clock had come to clock before now.
+func (n *lane) tuneLocked(clock, now time.Duration) {
+	if ahead := clock - now; ahead >= n.aheadLocked(now) {
+		n.ahead, n.aheadAt = ahead, now
+	}
+}
+
 var errNotServing = im.E(im.KindUnavailable, "service_unavailable", nil)
 
 // write sends what is queued, everything that came meanwhile in one message. What it
@@ -442,7 +463,7 @@ func (l *lanes) write(ctx context.Context, n *lane, life int, st logicv1.Message
 				l.expireNow()
 				continue
 			}
-			notAfter := n.ahead + now + l.s.cfg.SendFailover
+			notAfter := n.aheadLocked(now) + now + l.s.cfg.SendFailover
 			batch = batch[:0]
 			size := 0
 			for len(batch) < len(n.queue) && len(batch) < laneBatch && size < laneBatchBytes {
@@ -494,8 +515,10 @@ func (l *lanes) read(n *lane, life int, st logicv1.MessageService_SendStreamClie
 		done = done[:0]
 		l.mu.Lock()
 		if n.life == life {
-			n.heard = l.s.now()
-			n.ahead = max(n.ahead, clockOf(resp)-n.heard)
+			n.tuneLocked(clockOf(resp), l.s.now())
+			if len(resp.GetResults()) > 0 {
+				n.heard = l.s.now()
+			}
 			for _, r := range resp.GetResults() {
 				p := n.pending[r.GetRef()]
 				if p == nil {
@@ -639,10 +662,13 @@ func (l *lanes) late(p *pendingSend, now time.Duration) bool {
 	return now-p.at >= l.s.cfg.SendFailover
 }
 
-// stale reports whether a send must not be handed on any more: its time is over, or
-// the process has slept since it came.
+// goneFor is how long a send may wait here after which it is not handed on unless its
+// sender is still there: who is not may have been answered elsewhere by then.
+const goneFor = laneTick
+
+// stale reports whether a send must not be handed on any more.
 func (l *lanes) stale(p *pendingSend, now time.Duration) bool {
-	return l.late(p, now) || l.s.sleptAfter(p.at)
+	return l.late(p, now) || l.s.sleptAfter(p.at) || now-p.at >= goneFor && p.from.gone()
 }
 
 func (l *lanes) expireNow() {

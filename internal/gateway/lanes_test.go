@@ -228,6 +228,28 @@ func TestG2_SendsThatComeLateAreNotTaken(t *testing.T) {
 	}
 }
 
+// What is known of a replica's clock fades, and is made good by what the replica says;
+// it is never ahead of the clock.
+func TestG2_TheReplicasClockIsNeverOverestimated(t *testing.T) {
+	n := &lane{ahead: time.Second}
+	hour := time.Hour
+	if got, want := n.aheadLocked(hour), time.Second-hour/clockDrift; got != want {
+		t.Errorf("after an hour without a word: %v, not %v", got, want)
+	}
+	n.tuneLocked(hour+500*time.Millisecond, hour) // its answer took half a second, or its clock is slow
+	if got := n.aheadLocked(hour); got != time.Second-hour/clockDrift {
+		t.Errorf("after a late answer: %v", got)
+	}
+	n.tuneLocked(hour+900*time.Millisecond, hour)
+	if got := n.aheadLocked(hour); got != 900*time.Millisecond {
+		t.Errorf("after a prompt answer: %v", got)
+	}
+	n.tuneLocked(2*hour+2*time.Second, 2*hour) // its clock is fast
+	if got := n.aheadLocked(2 * hour); got != 2*time.Second {
+		t.Errorf("after a better answer: %v", got)
+	}
+}
+
 // TestG5_MovedSendsNameWhatCameAfterThem: of the same connection and conversation,
 // and only what a replica may have stored.
 func TestG5_MovedSendsNameWhatCameAfterThem(t *testing.T) {

@@ -72,6 +72,8 @@ type Server struct {
 	recalled *lru.Cache[im.MessageID, struct{}] // lately, see handleRecall
 	rates    connectRates
 
+	httpWindows httpWindows
+
 	connIDs  atomic.Int64
 	awake    atomic.Int64 // when the process last ran, since start
 	slept    atomic.Int64 // when it was last found to have slept, since start; 0: never

@@ -75,6 +75,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(http.StatusTooManyRequests, "rate_limited")
 		return
 	}
+	if s.SleptSince(time.Now().Add(-asleepLeast)) {
+		// It may have lain in the socket while its client went elsewhere.
+		fail(http.StatusServiceUnavailable, "service_unavailable")
+		return
+	}
 	if !s.identity.ready() {
 		fail(http.StatusServiceUnavailable, "service_unavailable")
 		return

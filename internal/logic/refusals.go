@@ -20,7 +20,8 @@ const (
 // client may have sent it on another one before, which is gone: that copy may still
 // be on its way. By the time it comes the send may be allowed, but its client knows
 // that it was refused. So it is not stored, and not answered; a client that is there
-// after all asks again. Sends over HTTP are not concerned: they end with their request.
+// after all asks again. All that comes over HTTP through one gateway counts as one
+// connection: it keeps their order.
 type refusals struct{ kept *lru.Cache[sendKey, refusal] }
 
 type refusal struct {

@@ -25,14 +25,24 @@ func (s *Server) SendStream(stream logicv1.MessageService_SendStreamServer) erro
 	}
 	ended := make(chan error, 1)
 	s.streams.Go(func() { ended <- s.receive(stream, out) }) // Recv ends when this handler returns
-	select {
-	case err := <-ended:
-		return err
-	case <-s.draining:
-		out.settle(s.cfg.SendTimeout)
-		return nil
+	tell := time.NewTicker(clockTold)
+	defer tell.Stop()
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-s.draining:
+			out.settle(s.cfg.SendTimeout)
+			return nil
+		case <-tell.C:
+			out.tell()
+		}
 	}
 }
+
+// clockTold is how often a stream without results tells its clock, which a gateway's
+// drifts away from.
+const clockTold = 30 * time.Second
 
 // errLate ends a stream that carries sends which are too old. Its gateway knows
 // which of them it may send again.
@@ -92,6 +102,7 @@ type resultWriter struct {
 	mu      sync.Mutex // guards the following fields
 	queue   []*logicv1.StreamResult
 	pending int  // sends taken in and not answered
+	due     bool // the clock is to be told, with results or without
 	busy    bool // the writer goroutine runs
 	closed  bool
 }
@@ -140,7 +151,19 @@ func (w *resultWriter) add(ref uint64, res *logicv1.SendResult) {
 		return // the gateway is gone; it asks again with the same keys
 	}
 	w.queue = append(w.queue, &logicv1.StreamResult{Ref: ref, Result: res})
-	if !w.busy {
+	w.startLocked()
+}
+
+// tell writes the clock, though there may be no result.
+func (w *resultWriter) tell() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.due = true
+	w.startLocked()
+}
+
+func (w *resultWriter) startLocked() {
+	if !w.busy && !w.closed {
 		w.busy = true
 		w.wg.Go(w.drain)
 	}
@@ -150,15 +173,15 @@ func (w *resultWriter) add(ref uint64, res *logicv1.SendResult) {
 func (w *resultWriter) drain() {
 	for {
 		w.mu.Lock()
-		if len(w.queue) == 0 || w.closed {
+		if len(w.queue) == 0 && !w.due || w.closed {
 			w.busy = false
 			w.mu.Unlock()
 			return
 		}
 		batch := w.queue
-		w.queue = nil
+		w.queue, w.due = nil, false
 		w.mu.Unlock()
-		for len(batch) > 0 {
+		for first := true; first || len(batch) > 0; first = false {
 			n := min(len(batch), resultChunk)
 			if w.write(batch[:n]) != nil {
 				w.mu.Lock()

@@ -302,6 +302,22 @@ func (st *testStream) Recv() (*logicv1.SendStreamRequest, error) {
 	}
 }
 
+// A stream without results tells its clock all the same.
+func TestG2_AStreamTellsItsClock(t *testing.T) {
+	told := make(chan *logicv1.SendStreamResponse, 3)
+	w := newResultWriter(func(r *logicv1.SendStreamResponse) error { told <- r; return nil })
+	defer w.close()
+	w.tell()
+	if r := <-told; len(r.GetResults()) != 0 || r.GetClockUs() <= 0 {
+		t.Errorf("told %v", r)
+	}
+	w.expect()
+	w.add(7, &logicv1.SendResult{Seq: 1})
+	if r := <-told; len(r.GetResults()) != 1 || r.GetResults()[0].GetRef() != 7 {
+		t.Errorf("answered %v", r)
+	}
+}
+
 func TestRefusals_LastForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, k := newRefusals(), sendKey{1, 2, 3}

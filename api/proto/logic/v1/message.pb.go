@@ -38,7 +38,7 @@ type Send struct {
 	// The sender's data member as JSON text: a string or number literal, or empty.
 	DataJson string `protobuf:"bytes,7,opt,name=data_json,json=dataJson,proto3" json:"data_json,omitempty"`
 	Platform int32  `protobuf:"varint,8,opt,name=platform,proto3" json:"platform,omitempty"`
-	// "<gateway id>/<conn id>" for a socket send, empty for REST.
+	// "<gateway id>/<conn id>" for a socket send, "<gateway id>/http" for REST.
 	Origin string `protobuf:"bytes,9,opt,name=origin,proto3" json:"origin,omitempty"`
 	// The verified sender, for group data.
 	Sender        *v1.Profile `protobuf:"bytes,10,opt,name=sender,proto3" json:"sender,omitempty"`
@@ -425,7 +425,7 @@ type SendStreamResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Results []*StreamResult        `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
 	// The replica's monotonic clock in microseconds, read before this was sent. Its
-	// zero is the replica's own.
+	// zero is the replica's own. It is told at least every half minute.
 	ClockUs       int64 `protobuf:"varint,2,opt,name=clock_us,json=clockUs,proto3" json:"clock_us,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
