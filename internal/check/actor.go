@@ -367,6 +367,14 @@ func outcome(err error) (kind string, code int) {
 	}
 }
 
+// reasonOf is the reason that a refusal gives, "" if err is none.
+func reasonOf(err error) string {
+	if refusal, ok := errors.AsType[*imclient.Error](err); ok {
+		return refusal.Reason
+	}
+	return ""
+}
+
 // sendHTTP sends m over HTTP; while its outcome is not known it is handed to the
 // client, which settles it under the same id.
 func (a *actor) sendHTTP(ctx context.Context, m imclient.Outgoing) {

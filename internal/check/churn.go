@@ -32,21 +32,23 @@ func (r *run) befriend(ctx context.Context, a, b *actor) bool {
 	ctx, cancel := context.WithTimeout(ctx, churnLimit)
 	defer cancel()
 	r.log.add(&Event{Client: a.user.ID, Type: imclient.Invoke, Op: OpFriend, To: b.user.ID})
+	var record int64
 	ok := until(ctx, func(ctx context.Context) error {
-		if isFriend(ctx, a.api, b.user.ID) && isFriend(ctx, b.api, a.user.ID) {
-			return nil
-		}
-		record, err := a.api.AskFriend(ctx, b.user.ID)
-		if err != nil {
-			record = waiting(ctx, a, b)
+		if record == 0 {
+			var err error
+			if record, err = a.api.AskFriend(ctx, b.user.ID); err != nil {
+				record = waiting(ctx, a, b)
+			}
 		}
 		if record == 0 {
 			return errNotYet
 		}
-		if err := b.api.AnswerFriend(ctx, record, true); err != nil {
+		// That they are friends does not say yet that they may write: the answer does,
+		// or if it went unheard, that there is nothing left to answer.
+		if err := b.api.AnswerFriend(ctx, record, true); err != nil && reasonOf(err) != "friend_request_not_answerable" {
 			return err
 		}
-		if !isFriend(ctx, a.api, b.user.ID) {
+		if !isFriend(ctx, a.api, b.user.ID) || !isFriend(ctx, b.api, a.user.ID) {
 			return errNotYet
 		}
 		return nil

@@ -350,6 +350,12 @@ func forbidden(list []stay, began, done time.Duration) bool {
 	return false
 }
 
+// permitted reports whether list held for certain all the time from began to done:
+// its beginning had been confirmed before, and no end asked for until then.
+func permitted(list []stay, began, done time.Duration) bool {
+	return slices.ContainsFunc(list, func(m stay) bool { return m.inOK <= began && done <= m.outInvoke })
+}
+
 // recipients are the users to whom s is pushed: of a group message, its sender too.
 func (x *index) recipients(s *send) []int64 {
 	if s.key.channel != imclient.Group {

@@ -81,11 +81,35 @@ func (s *story) leave(user int64) {
 	s.add(Event{Client: ann, Op: OpLeave, To: user, Conversation: groupConv})
 }
 
+func (s *story) friend() {
+	s.add(Event{Client: ann, Type: imclient.Invoke, Op: OpFriend, To: bea})
+	s.add(Event{Client: ann, Op: OpFriend, To: bea})
+}
+
+// parting begins the end of a friendship: what is sent may be refused from now on.
+func (s *story) parting() { s.add(Event{Client: ann, Type: imclient.Invoke, Op: OpUnfriend, To: bea}) }
+
+func (s *story) unfriend() {
+	s.parting()
+	s.add(Event{Client: ann, Op: OpUnfriend, To: bea})
+}
+
+// forbiddenTo has a message that is refused for want of permission; before happens
+// before it is sent, meanwhile before it is answered, and nothing is stored.
+func forbiddenTo(from int64, channel int, to int64, before, meanwhile func(*story)) *story {
+	s := opening()
+	before(s)
+	s.invoke(from, 1, channel, to)
+	meanwhile(s)
+	s.add(Event{Client: from, Conn: 1, Type: imclient.Fail, Op: imclient.OpSend, ClientID: 1, Channel: channel, To: to, Code: imclient.CodeNotAllowed})
+	s.ending(nil)
+	return s
+}
+
 // opening connects everybody and makes the relations.
 func opening() *story {
 	s := &story{}
-	s.add(Event{Client: ann, Type: imclient.Invoke, Op: OpFriend, To: bea})
-	s.add(Event{Client: ann, Op: OpFriend, To: bea})
+	s.friend()
 	for _, user := range []int64{ann, bea, cyd} {
 		s.join(user)
 		s.add(Event{Client: user, Conn: 1, Op: imclient.OpConnect})
@@ -101,6 +125,7 @@ func refusedElsewhere(lag, later time.Duration) *story {
 	s := opening()
 	s.private(bea, 1, 1)
 	s.invoke(ann, 1, imclient.Private, bea)
+	s.parting()
 	s.add(Event{Client: ann, Conn: 1, Type: imclient.Info, Op: imclient.OpConnect})
 	s.add(Event{Client: ann, Conn: 2, Op: imclient.OpConnect})
 	s.add(Event{Client: ann, Conn: 2, Type: imclient.Invoke, Op: imclient.OpResend, ClientID: 1})
@@ -429,6 +454,21 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 			s.ending([]sent{groups(cyd, 1, 1)})
 			return s.events
 		}},
+		{"forbidden to a friend", "I9", func(t *testing.T, ev []Event) []Event {
+			return forbiddenTo(ann, imclient.Private, bea, func(*story) {}, func(*story) {}).events
+		}},
+		{"forbidden to a member", "I9", func(t *testing.T, ev []Event) []Event {
+			return forbiddenTo(cyd, imclient.Group, groupConv, func(*story) {}, func(*story) {}).events
+		}},
+		{"forbidden to a friend, and then allowed", "I9", func(t *testing.T, ev []Event) []Event {
+			i := find(t, ev, 1, is(imclient.OpSend, ann))
+			e := ev[i]
+			e.Type, e.Code = imclient.Fail, imclient.CodeNotAllowed
+			return append(ev[:i:i], append([]Event{e}, ev[i:]...)...)
+		}},
+		{"forbidden to who has become a friend again", "I9", func(t *testing.T, ev []Event) []Event {
+			return forbiddenTo(ann, imclient.Private, bea, func(s *story) { s.unfriend(); s.friend() }, func(*story) {}).events
+		}},
 		{"a wrong status in the end", "I10", func(t *testing.T, ev []Event) []Event {
 			ev[find(t, ev, 0, is(OpStatus, ann))].Code = imclient.CodeOffline
 			return ev
@@ -584,6 +624,7 @@ func TestJudge_AllowedHistoriesAreGreen(t *testing.T) {
 		"refused, sent for the first time on that connection, sent again there, and stored": func() *story {
 			s := opening()
 			s.invoke(ann, 1, imclient.Private, bea)
+			s.parting()
 			s.add(Event{Client: ann, Conn: 1, Type: imclient.Info, Op: imclient.OpConnect})
 			s.add(Event{Client: ann, Conn: 2, Op: imclient.OpConnect})
 			s.add(Event{Client: ann, Conn: 2, Type: imclient.Invoke, Op: imclient.OpSent, ClientID: 1})
@@ -592,6 +633,25 @@ func TestJudge_AllowedHistoriesAreGreen(t *testing.T) {
 			s.see(imclient.OpPush, bea, 1, ann, 1, imclient.Private, bea, privateConv, 1)
 			s.ending([]sent{privates(ann, 1, 1)})
 			return s
+		},
+		"refused while the friendship ended": func() *story {
+			return forbiddenTo(ann, imclient.Private, bea, (*story).parting, func(s *story) {
+				s.add(Event{Client: ann, Op: OpUnfriend, To: bea})
+			})
+		},
+		"refused after the friendship ended on its way": func() *story {
+			return forbiddenTo(ann, imclient.Private, bea, func(*story) {}, (*story).unfriend)
+		},
+		"refused before a friendship was confirmed": func() *story {
+			return forbiddenTo(ann, imclient.Private, bea, func(s *story) {
+				s.unfriend()
+				s.add(Event{Client: ann, Type: imclient.Invoke, Op: OpFriend, To: bea})
+			}, func(s *story) {
+				s.add(Event{Client: ann, Op: OpFriend, To: bea})
+			})
+		},
+		"refused after the membership had ended": func() *story {
+			return forbiddenTo(cyd, imclient.Group, groupConv, func(s *story) { s.leave(cyd) }, func(s *story) { s.join(cyd) })
 		},
 		"long on its way, accepted in a new membership": func() *story {
 			s := opening()
@@ -649,6 +709,7 @@ func TestJudge_AllowedHistoriesAreGreen(t *testing.T) {
 		"the first of two attempts on a connection is refused, the second accepted": func() *story {
 			s := opening()
 			s.invoke(ann, 1, imclient.Private, bea)
+			s.parting()
 			s.add(Event{Client: ann, Conn: 1, Type: imclient.Invoke, Op: imclient.OpResend, ClientID: 1})
 			s.add(Event{Client: ann, Conn: 1, Type: imclient.Fail, Op: imclient.OpSend, ClientID: 1, Code: 1003})
 			s.see(imclient.OpPush, bea, 1, ann, 1, imclient.Private, bea, privateConv, 1)

@@ -47,9 +47,9 @@ func (x *index) judgeLeaks() Result {
 }
 
 // judgeAuthority: nothing is accepted that was sent after its permission was
-// taken away for certain.
+// taken away for certain, and nothing is forbidden to who had it all the time.
 func (x *index) judgeAuthority() Result {
-	r := Result{ID: "I9", Name: "who may no longer write does not"}
+	r := Result{ID: "I9", Name: "who may write does, who may no longer does not"}
 	stored := map[sendKey]bool{}
 	for _, m := range x.truth {
 		stored[sendKey{m.from, m.clientID}] = true
@@ -58,10 +58,7 @@ func (x *index) judgeAuthority() Result {
 		if !s.acked && !stored[s.sendKey] {
 			continue
 		}
-		list, what := x.friends[s.key], "the friendship"
-		if s.key.channel == imclient.Group {
-			list, what = x.stays[member{s.key.a, s.client}], "the membership"
-		}
+		list, what := x.permission(s)
 		r.Checked++
 		done := s.done
 		if !s.acked {
@@ -71,7 +68,26 @@ func (x *index) judgeAuthority() Result {
 			r.red("%s, sent at %s, was accepted after %s had ended", s, short(s.invoke), what)
 		}
 	}
+	for i := range x.events {
+		e := &x.events[i]
+		s := x.sends[sendKey{e.Client, e.ClientID}]
+		if e.Op != imclient.OpSend || e.Type != imclient.Fail || e.Code != imclient.CodeNotAllowed || s == nil {
+			continue
+		}
+		r.Checked++
+		if list, what := x.permission(s); permitted(list, s.invoke, e.T) {
+			r.red("%s, sent at %s, was refused at %s (code %d), and %s held all the time", s, short(s.invoke), short(e.T), e.Code, what)
+		}
+	}
 	return r
+}
+
+// permission is what its sender needs to be allowed s.
+func (x *index) permission(s *send) (list []stay, what string) {
+	if s.key.channel == imclient.Group {
+		return x.stays[member{s.key.a, s.client}], "the membership"
+	}
+	return x.friends[s.key], "the friendship"
 }
 
 // judgePresence: what the server answers in the end is true, and what it told
