@@ -347,6 +347,7 @@ func (a *actor) repeat(ctx context.Context, op string, m imclient.Outgoing) {
 	sent, err := a.api.Send(ctx, &m)
 	e = Event{Client: a.user.ID, Op: op, ClientID: m.ClientID, Channel: m.Channel, To: m.To}
 	e.Type, e.Code = outcome(err)
+	e.Reason = reasonOf(err)
 	if err == nil {
 		e.ID, e.Conversation, e.Seq = sent.ID, sent.Conversation, sent.Seq
 	}

@@ -142,8 +142,12 @@ func (x *index) judgeLost() Result {
 	return r
 }
 
+// reusedID is the reason of the refusal of an id with other content.
+const reusedID = "client_msg_id_reused"
+
 // judgeDuplicates: a client message id names one message, everywhere and for
-// ever, and a place holds one message.
+// ever, and a place holds one message. Who repeats what was acknowledged gets the
+// first answer, whether he may still write or not.
 func (x *index) judgeDuplicates() Result {
 	r := Result{ID: "I2", Name: "one message per client message id, one place per message"}
 	type identity struct {
@@ -183,8 +187,12 @@ func (x *index) judgeDuplicates() Result {
 		e := &x.events[i]
 		switch e.Op {
 		case imclient.OpSend, OpAgain:
-			if e.Type == imclient.OK {
+			switch {
+			case e.Type == imclient.OK:
 				see(e, e.Client)
+			case e.Op == OpAgain && e.Type == imclient.Fail && (e.Code == imclient.CodeNotAllowed || e.Reason == reusedID):
+				r.Checked++
+				r.red("user %d's message %d was acknowledged, and refused when it was sent again at %s (code %d, %s)", e.Client, e.ClientID, short(e.T), e.Code, e.Reason)
 			}
 		case imclient.OpPush, imclient.OpSync, OpRead, OpRow:
 			see(e, e.From)

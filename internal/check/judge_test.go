@@ -325,6 +325,16 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 			ev[find(t, ev, 1, is(OpAgain, ann))].Seq = 9
 			return ev
 		}},
+		{"a repeat was forbidden", "I2", func(t *testing.T, ev []Event) []Event {
+			e := &ev[find(t, ev, 1, is(OpAgain, ann))]
+			e.Type, e.Code, e.Reason = imclient.Fail, imclient.CodeNotAllowed, "not_friends"
+			return ev
+		}},
+		{"a repeat was taken for other content", "I2", func(t *testing.T, ev []Event) []Event {
+			e := &ev[find(t, ev, 1, is(OpAgain, ann))]
+			e.Type, e.Code, e.Reason = imclient.Fail, 1000, reusedID
+			return ev
+		}},
 		{"a message was pushed under two seqs", "I2", func(t *testing.T, ev []Event) []Event {
 			ev[find(t, ev, 0, is(imclient.OpPush, bea))].Seq = 9
 			return ev
@@ -631,6 +641,14 @@ func TestJudge_AllowedHistoriesAreGreen(t *testing.T) {
 			s.add(Event{Client: ann, Conn: 2, Type: imclient.Invoke, Op: imclient.OpResend, ClientID: 1})
 			s.add(Event{Client: ann, Conn: 2, Type: imclient.Fail, Op: imclient.OpSend, ClientID: 1, Code: 1003})
 			s.see(imclient.OpPush, bea, 1, ann, 1, imclient.Private, bea, privateConv, 1)
+			s.ending([]sent{privates(ann, 1, 1)})
+			return s
+		},
+		"a repeat that had no chance": func() *story {
+			s := opening()
+			s.private(ann, 1, 1)
+			s.add(Event{Client: ann, Type: imclient.Invoke, Op: OpAgain, ClientID: 1, Channel: imclient.Private, To: bea, Text: text(ann, 1, imclient.Private, bea)})
+			s.add(Event{Client: ann, Type: imclient.Fail, Op: OpAgain, ClientID: 1, Channel: imclient.Private, To: bea, Code: 503, Reason: "overloaded"})
 			s.ending([]sent{privates(ann, 1, 1)})
 			return s
 		},
