@@ -83,6 +83,7 @@ func (x *index) judgeLost() Result {
 		switch {
 		case e.Op == OpRead:
 			reads[reading{e.Client, place{e.Conversation, e.Seq}}] = true
+		case e.Op == OpHistory:
 			withHistory[reader{e.Client, e.Conversation}] = true
 		case e.Op == imclient.OpSync && e.Conn == sessionFinal:
 			synced[reading{e.Client, place{e.Conversation, e.Seq}}] = true

@@ -30,16 +30,26 @@ func (x *index) judgeOrder() Result {
 	return r
 }
 
-// judgeReaders: every reader's list is the true one, from where his begins.
+// judgeReaders: every reader's list is the true one, from where his begins, and is
+// as long as the server says.
 func (x *index) judgeReaders(r *Result) {
 	type reader struct{ user, conv int64 }
 	last := map[reader]int64{}
 	for i := range x.events {
 		e := &x.events[i]
+		k := reader{e.Client, e.Conversation}
+		if e.Op == OpHistory {
+			r.Checked++
+			if e.Seq != e.ID {
+				r.red("user %d reads %d rows of conversation %d, which is said to have %d", e.Client, e.Seq, e.Conversation, e.ID)
+			}
+			if list := x.convs[e.Conversation]; len(list) > 0 && last[k] != list[len(list)-1].seq {
+				r.red("user %d reads conversation %d up to seq %d; it ends with %d", e.Client, e.Conversation, last[k], list[len(list)-1].seq)
+			}
+		}
 		if e.Op != OpRead {
 			continue
 		}
-		k := reader{e.Client, e.Conversation}
 		if prev, ok := last[k]; ok && e.Seq != prev+1 {
 			r.red("user %d reads seq %d of conversation %d right after seq %d", e.Client, e.Seq, e.Conversation, prev)
 		}

@@ -157,15 +157,22 @@ func (s *story) ending(stored []sent) {
 	s.add(Event{Op: OpPhase, Text: PhaseRead})
 	for _, user := range []int64{ann, bea, cyd} {
 		s.add(Event{Client: user, Conn: sessionFinal, Type: imclient.Invoke, Op: OpSynced})
+		rows := map[int64]int64{}
 		for _, op := range []string{imclient.OpSync, OpRead} {
 			for _, m := range stored {
 				if m.channel == imclient.Group || user != cyd {
 					s.see(op, user, sessionFinal, m.from, m.cid, m.channel, m.to, m.conv, m.seq)
+					if op == OpRead {
+						rows[m.conv]++
+					}
 				}
 			}
 			if op == imclient.OpSync {
 				s.add(Event{Client: user, Conn: sessionFinal, Op: OpSynced})
 			}
+		}
+		for _, conv := range sortedKeys(rows) {
+			s.add(Event{Client: user, Op: OpHistory, Conversation: conv, Seq: rows[conv], ID: rows[conv]})
 		}
 		s.add(Event{Client: user, Op: OpReadDone})
 		s.add(Event{Client: user, Op: OpOnline, Code: imclient.CodeOnline})
@@ -272,6 +279,21 @@ func is(op string, client int64) func(*Event) bool {
 	return func(e *Event) bool { return e.Op == op && e.Client == client }
 }
 
+// forgetHistory leaves of what user reads of a conversation that it is empty.
+func forgetHistory(events []Event, user, conv int64) []Event {
+	var out []Event
+	for _, e := range events {
+		mine := e.Client == user && e.Conversation == conv
+		if mine && e.Op == OpHistory {
+			e.Seq, e.ID = 0, 0
+		}
+		if !(mine && e.Op == OpRead) {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
 func drop(events []Event, i int) []Event { return append(events[:i:i], events[i+1:]...) }
 
 // Every invariant goes red on a history that breaks it, and the one that is
@@ -291,11 +313,14 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 		{"who has no history of it misses it in the final sync", "I1", func(t *testing.T, ev []Event) []Event {
 			var out []Event
 			for _, e := range ev {
-				if !(e.Client == cyd && (e.Op == OpRead || e.Op == imclient.OpSync && e.Seq == 2)) {
+				if !(e.Client == cyd && (e.Op == OpRead || e.Op == OpHistory || e.Op == imclient.OpSync && e.Seq == 2)) {
 					out = append(out, e)
 				}
 			}
 			return out
+		}},
+		{"a history that is empty", "I1", func(_ *testing.T, ev []Event) []Event {
+			return forgetHistory(ev, bea, privateConv)
 		}},
 		{"stored text is another", "I1", func(t *testing.T, ev []Event) []Event {
 			ev[find(t, ev, 0, is(OpRow, 0))].Text += "!"
@@ -358,6 +383,20 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 		{"a reader's order is another", "I3", func(t *testing.T, ev []Event) []Event {
 			i, j := find(t, ev, 0, is(OpRead, bea)), find(t, ev, 1, is(OpRead, bea))
 			ev[i], ev[j] = ev[j], ev[i]
+			return ev
+		}},
+		{"a history without its end, of which nobody has heard", "I3", func(t *testing.T, ev []Event) []Event {
+			s := opening()
+			s.private(bea, 1, 1)
+			s.invoke(ann, 1, imclient.Private, bea)
+			s.add(Event{Client: ann, Type: imclient.Info, Op: imclient.OpSend, ClientID: 1})
+			s.ending([]sent{privates(bea, 1, 1), privates(ann, 1, 2)})
+			e := &s.events[find(t, s.events, 0, is(OpHistory, bea))]
+			e.Seq, e.ID = 1, 1
+			return drop(s.events, find(t, s.events, 1, is(OpRead, bea)))
+		}},
+		{"a history that is longer than what is read of it", "I3", func(t *testing.T, ev []Event) []Event {
+			ev[find(t, ev, 0, is(OpHistory, bea))].ID++
 			return ev
 		}},
 		{"sent after an acknowledgement, stored before it", "I3", func(t *testing.T, ev []Event) []Event {

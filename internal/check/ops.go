@@ -13,6 +13,7 @@ const (
 	OpSyncNeeded = "sync-needed" // Conn was told to read Conversation by other means
 	OpSynced     = "synced"      // a round of syncing, session Conn: invoke, then ok when the server said complete
 	OpRead       = "read"        // a row of the final reading of history
+	OpHistory    = "history"     // all of them: the history of Conversation has Seq rows, and says that it has ID
 	OpReadDone   = "read-done"   // ok: Client has read everything; fail: it could not
 
 	OpFriend   = "friend"   // Client and To become friends: invoke, ok

@@ -125,7 +125,11 @@ func (a *actor) readHistory(ctx context.Context, t target) bool {
 	}
 	callCtx, cancel := context.WithTimeout(ctx, 6*callLimit)
 	defer cancel()
-	rows, err := a.api.History(callCtx, t.channel, t.to)
+	_, total, err := a.api.Page(callCtx, t.channel, t.to, 0, 1)
+	var rows []imclient.Row
+	if err == nil {
+		rows, err = a.api.History(callCtx, t.channel, t.to)
+	}
 	if err != nil {
 		a.run.say("user %d cannot read the history of %s: %v", a.user.ID, keyOf(t.channel, a.user.ID, t.to), err)
 		return false
@@ -137,5 +141,9 @@ func (a *actor) readHistory(ctx context.Context, t target) bool {
 			Text: row.Text, ID: row.ID, Conversation: conv, Seq: row.Seq,
 		})
 	}
+	a.run.log.add(&Event{
+		Client: a.user.ID, Type: imclient.OK, Op: OpHistory, Channel: t.channel, To: t.to,
+		ID: int64(total), Conversation: conv, Seq: int64(len(rows)),
+	})
 	return true
 }
