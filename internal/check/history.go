@@ -77,6 +77,10 @@ type log struct {
 	texts  map[string]string // guarded by mu; each text once: a message is seen a dozen times
 }
 
+func newLog(file *imclient.History) *log {
+	return &log{file: file, convs: map[convKey]int64{}, texts: map[string]string{}}
+}
+
 func (l *log) add(e *Event) {
 	if e.T == 0 {
 		e.T = imclient.Now()

@@ -72,7 +72,7 @@ func Run(ctx context.Context, o Options) (*Verdict, error) {
 	defer func() { _ = file.Close() }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r := &run{o: o, ctx: ctx, dir: dir, log: &log{file: imclient.NewHistory(file), convs: map[convKey]int64{}, texts: map[string]string{}}, members: map[member]bool{}, troubles: map[string]string{}}
+	r := &run{o: o, ctx: ctx, dir: dir, log: newLog(imclient.NewHistory(file)), members: map[member]bool{}, troubles: map[string]string{}}
 	r.say("seed %d, %s, bundle %s", o.Seed, o.Duration, dir)
 	if r.system, err = startSystem(ctx, &o, dir, root, want); err != nil {
 		return nil, err

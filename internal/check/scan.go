@@ -19,26 +19,48 @@ func (r *run) scan() error {
 	if r.system.cluster == nil {
 		return nil
 	}
-	needles := map[string][]byte{
-		"a message":                    []byte(canaryMark),
-		"a report of a data race":      []byte("WARNING: DATA RACE"),
-		"the message of a fatal error": []byte("fatal error: "),
-	}
+	needles := slices.Clone(forbiddenTexts)
 	if !slices.Contains(r.o.Tags, "failpoint") { // there they may be wanted
-		needles["the message of a panic"] = []byte("panic: ")
+		needles = append(needles, panicTexts...)
 	}
 	for _, a := range r.everybody() {
-		needles[fmt.Sprintf("the token of user %d", a.user.ID)] = []byte(a.user.Token)
+		needles = append(needles, needle{fmt.Sprintf("the token of user %d", a.user.ID), []byte(a.user.Token)})
 	}
 	for _, name := range r.system.processNames() {
-		if err := r.scanFile(r.system.logFile(name), needles); err != nil {
+		if err := r.scanLog(r.system.logFile(name), needles); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *run) scanFile(path string, needles map[string][]byte) error {
+// needle is what must not stand in a file.
+type needle struct {
+	what string
+	text []byte
+}
+
+var forbiddenTexts = []needle{
+	{"a message", []byte(canaryMark)},
+	{"a report of a data race", []byte("WARNING: DATA RACE")},
+	{"the message of a fatal error", []byte("fatal error: ")},
+}
+
+// panicTexts are what the runtime writes before it ends a process, what net/http
+// writes, and how whoever recovers logs it.
+var panicTexts = []needle{
+	{"the message of a panic", []byte("panic: ")},
+	{"the message of a panic", []byte("panic serving ")},
+	{"the message of a panic", []byte(" panic=")},
+	{"the message of a panic", []byte(`"panic":`)},
+}
+
+// scanLog looks into a log and what the cluster has cut off it.
+func (r *run) scanLog(path string, needles []needle) error {
+	return errors.Join(r.scanFile(path+".1", needles), r.scanFile(path, needles))
+}
+
+func (r *run) scanFile(path string, needles []needle) error {
 	f, err := os.Open(path) //nolint:gosec // a log of our own cluster
 	if os.IsNotExist(err) {
 		return nil
@@ -51,10 +73,10 @@ func (r *run) scanFile(path string, needles map[string][]byte) error {
 	found := map[string]bool{}
 	for {
 		text, err := in.ReadSlice('\n')
-		for what, needle := range needles {
-			if !found[what] && bytes.Contains(text, needle) {
-				found[what] = true
-				r.log.add(&Event{Type: imclient.OK, Op: OpLeak, Text: filepath.Base(path), Reason: what})
+		for _, n := range needles {
+			if !found[n.what] && bytes.Contains(text, n.text) {
+				found[n.what] = true
+				r.log.add(&Event{Type: imclient.OK, Op: OpLeak, Text: filepath.Base(path), Reason: n.what})
 			}
 		}
 		switch {
