@@ -108,8 +108,7 @@ func (s *store) placeByID(ctx context.Context, byID map[im.MessageID][]delivered
 // ackPage bounds the cursors written in one statement.
 const ackPage = 256
 
-// moveDelivered writes cursors, clamped to each conversation's last seq and only
-// for its members. The range beside a cursor is absorbed once the cursor reaches it.
+// moveDelivered writes cursors.
 func (s *store) moveDelivered(ctx context.Context, acks map[deliveredKey]im.Seq) error {
 	keys := make([]deliveredKey, 0, len(acks))
 	for k := range acks {
@@ -125,62 +124,27 @@ func (s *store) moveDelivered(ctx context.Context, acks map[deliveredKey]im.Seq)
 	return nil
 }
 
+// moveDeliveredPage writes cursors, clamped to each conversation's last seq and only
+// for its members. The range beside a cursor is absorbed once the cursor reaches it.
+//
+// The acks are a table that is joined: as alternatives of a WHERE, each row found
+// would be compared with every one of them.
 func (s *store) moveDeliveredPage(ctx context.Context, keys []deliveredKey, acks map[deliveredKey]im.Seq) error {
-	type member struct {
-		conv im.ConversationID
-		user im.UserID
-	}
-	var (
-		where []string
-		args  []any
-	)
-	for _, k := range keys {
-		where = append(where, `(m.conversation_id = ? AND m.user_id = ?)`)
-		args = append(args, int64(k.conv), int64(k.user))
-	}
-	rows, err := s.db.QueryContext(ctx, `SELECT m.conversation_id, m.user_id, IF(m.end_seq > 0, m.end_seq, c.last_seq)
-		FROM members m JOIN conversations c ON c.id = m.conversation_id WHERE `+strings.Join(where, ` OR `), args...)
-	if err != nil {
-		return fmt.Errorf("check acknowledgements: %w", err)
-	}
-	defer rows.Close()
-	limit := map[member]im.Seq{}
-	for rows.Next() {
-		var (
-			m    member
-			last im.Seq
-		)
-		if err := rows.Scan(&m.conv, &m.user, &last); err != nil {
-			return err
-		}
-		limit[m] = last
-	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	var query strings.Builder
-	args = args[:0]
-	query.WriteString(`INSERT INTO cursors (user_id, platform, conversation_id, delivered_seq) VALUES `)
-	for _, k := range keys {
-		last, ok := limit[member{k.conv, k.user}]
-		if !ok || last == 0 {
-			continue
-		}
-		if len(args) > 0 {
-			query.WriteByte(',')
-		}
-		query.WriteString(`(?,?,?,?)`)
-		args = append(args, int64(k.user), int64(k.platform), int64(k.conv), int64(min(acks[k], last)))
-	}
-	if len(args) == 0 {
-		return nil
-	}
-	query.WriteString(` ON DUPLICATE KEY UPDATE delivered_seq = IF(range_hi > 0 AND GREATEST(delivered_seq, VALUES(delivered_seq)) >= range_lo - 1,
-		GREATEST(delivered_seq, VALUES(delivered_seq), range_hi), GREATEST(delivered_seq, VALUES(delivered_seq)))`)
 	if err := failpoint.Hit("logic.before_cursor"); err != nil {
 		return err
 	}
-	if _, err := s.db.ExecContext(ctx, query.String(), args...); err != nil {
+	query := `INSERT INTO cursors (user_id, platform, conversation_id, delivered_seq)
+		SELECT a.user_id, a.platform, m.conversation_id, LEAST(a.seq, IF(m.end_seq > 0, m.end_seq, c.last_seq))
+		FROM (SELECT ? AS user_id, ? AS platform, ? AS conversation_id, ? AS seq` + strings.Repeat(` UNION ALL SELECT ?,?,?,?`, len(keys)-1) + `) a
+		JOIN members m ON m.conversation_id = a.conversation_id AND m.user_id = a.user_id
+		JOIN conversations c ON c.id = a.conversation_id WHERE IF(m.end_seq > 0, m.end_seq, c.last_seq) > 0
+		ON DUPLICATE KEY UPDATE delivered_seq = IF(cursors.range_hi > 0 AND GREATEST(cursors.delivered_seq, VALUES(delivered_seq)) >= cursors.range_lo - 1,
+			GREATEST(cursors.delivered_seq, VALUES(delivered_seq), cursors.range_hi), GREATEST(cursors.delivered_seq, VALUES(delivered_seq)))`
+	args := make([]any, 0, 4*len(keys))
+	for _, k := range keys {
+		args = append(args, int64(k.user), int64(k.platform), int64(k.conv), int64(acks[k]))
+	}
+	if _, err := s.db.ExecContext(ctx, query, args...); err != nil {
 		return fmt.Errorf("move delivered cursors: %w", err)
 	}
 	return failpoint.Hit("logic.after_cursor")

@@ -1,10 +1,12 @@
 package logic
 
 import (
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
 
+	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/im"
 )
 
@@ -77,5 +79,49 @@ func TestEncodeRanges_RoundTrip(t *testing.T) {
 	want := []seqRange{{7, 3, 5}, {9, 1, 1}}
 	if len(got) != len(want) || got[0] != want[0] || got[1] != want[1] {
 		t.Fatalf("got %v, want %v", got, want)
+	}
+}
+
+// TestAcknowledge_MembersOnlyAndNotPastTheEnd: several pages of receipts at once, of
+// members, of who was one and of strangers, for what there is and what there is not.
+func TestAcknowledge_MembersOnlyAndNotPastTheEnd(t *testing.T) {
+	h := newHarness(t)
+	conv, empty := h.befriend(2, 3), h.befriend(2, 4)
+	group := im.ConversationID(h.group(10, 11, 12))
+	for i := range int64(5) {
+		h.mustSend(privateSend(2, 3, i+1, "private"))
+	}
+	must(t, h.kick(10, int64(group), 12)) // seq 2 tells of it, and is the last that he sees
+	for i := range int64(4) {
+		h.mustSend(groupSend(10, int64(group), i+1, "group"))
+	}
+	h.markDelivered(3, int64(conv), 4, 5)
+	var acks []*logicv1.Ack
+	add := func(user im.UserID, conv im.ConversationID, seq int64) {
+		acks = append(acks, &logicv1.Ack{UserId: int64(user), Platform: int32(im.PlatformWeb), ConversationId: int64(conv), Seq: seq})
+	}
+	add(2, conv, 4)
+	add(3, conv, 3) // up to the page that was fetched: that is absorbed
+	add(2, empty, 7)
+	add(10, group, 3)
+	add(11, group, 1_000_000)
+	add(12, group, 5)
+	for stranger := im.UserID(1000); stranger < 1000+2*ackPage; stranger++ {
+		add(stranger, group, 1)
+	}
+	add(4, conv, 1)
+	_, err := h.Acknowledge(t.Context(), &logicv1.AcknowledgeRequest{Acks: acks})
+	must(t, err)
+	type place struct {
+		User im.UserID         `db:"user_id"`
+		Conv im.ConversationID `db:"conversation_id"`
+		Seq  im.Seq            `db:"delivered_seq"`
+	}
+	var got []place
+	must(t, h.store.db.Select(&got, `SELECT user_id, conversation_id, delivered_seq FROM cursors ORDER BY user_id`))
+	last := h.stored(int64(group))
+	want := []place{{2, conv, 4}, {3, conv, 5}, {10, group, 3}, {11, group, last[len(last)-1].Seq}, {12, group, 2}}
+	if !slices.Equal(got, want) {
+		t.Errorf("cursors %v, want %v", got, want)
 	}
 }
