@@ -20,7 +20,8 @@ type api struct {
 	zone     *time.Location
 	profiles *profiles
 	uploads  *slots
-	reads    *slots // of answers that may be large
+	reads    *slots // of large answers that are being made
+	unread   *slots // of large answers that wait to be read
 	metrics  *metrics
 }
 
@@ -36,7 +37,8 @@ type call struct {
 	who token.Claims // of me
 	at  time.Time    // when it came, as far as this process knows
 
-	ended func() // runs when the answer is written; nil: nothing
+	makes bool // has one of the reads
+	waits bool // has one of the unread
 }
 
 func (c *call) ctx() context.Context { return c.r.Context() }
@@ -70,22 +72,14 @@ func refuse(reason string) error { return im.E(im.KindInvalid, reason, nil) }
 // open makes a route of a handler that needs no login.
 func (a *api) open(h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		a.answer(w, r, func(r *http.Request) (any, error) {
-			return h(&call{api: a, w: w, r: r})
-		})
+		a.answer(&call{api: a, w: w, r: r}, h)
 	}
 }
 
 // authed makes a route of a handler that needs a login.
 func (a *api) authed(h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		c := &call{api: a, w: w, r: r, at: time.Now()}
-		defer func() {
-			if c.ended != nil {
-				c.ended()
-			}
-		}()
-		a.answer(w, r, func(r *http.Request) (any, error) {
+		a.answer(&call{api: a, w: w, r: r, at: time.Now()}, func(c *call) (any, error) {
 			claims, err := a.identify(r)
 			if err != nil {
 				sink(w, r)

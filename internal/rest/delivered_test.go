@@ -130,7 +130,12 @@ func dialEdge(t *testing.T, srv *httptest.Server) *net.TCPConn {
 
 func ask(t *testing.T, conn net.Conn) {
 	t.Helper()
-	_, err := fmt.Fprint(conn, "GET /api/messages?to_id=35&pageSize=200 HTTP/1.1\r\nHost: x\r\nAuthorization: alice\r\n\r\n")
+	askFor(t, conn, "/api/messages?to_id=35&pageSize=200")
+}
+
+func askFor(t *testing.T, conn net.Conn, path string) {
+	t.Helper()
+	_, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: alice\r\n\r\n", path)
 	require.NoError(t, err)
 }
 

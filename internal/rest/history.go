@@ -68,12 +68,12 @@ func (c *call) page(body any, resp *logicv1.HistoryResponse, q historyQuery) fol
 	if !resp.GetUndelivered() || len(rows) == 0 {
 		return followed{data: body}
 	}
+	req := &logicv1.MarkDeliveredRequest{ // the rows need not wait with the answer
+		UserId: int64(c.me), Platform: int32(q.plat), ConversationId: rows[0].GetConversationId(),
+		FirstSeq: rows[0].GetSeq(), LastSeq: rows[len(rows)-1].GetSeq(),
+	}
 	return followed{data: body, then: func(ctx context.Context) {
-		_, err := c.Messages.MarkDelivered(ctx, &logicv1.MarkDeliveredRequest{
-			UserId: int64(c.me), Platform: int32(q.plat), ConversationId: rows[0].GetConversationId(),
-			FirstSeq: rows[0].GetSeq(), LastSeq: rows[len(rows)-1].GetSeq(),
-		})
-		if err != nil {
+		if _, err := c.Messages.MarkDelivered(ctx, req); err != nil {
 			c.Log.Warn("a page of history will be replayed as well", "err", err, "request_id", requestID(c.r))
 		}
 	}}

@@ -16,6 +16,10 @@ import (
 // before it: its client may be elsewhere since, where he sent it again.
 const sleepDoubt = time.Second
 
+// largeMessage is the content, in bytes, from which on the answer to a send, which
+// repeats it, takes a slot: beforehand, as afterwards the message is stored.
+const largeMessage = largeAnswer / 4
+
 // sendMessage stores a message, private or to a group: the web client uses the
 // path of either for both.
 func sendMessage(c *call) (any, error) {
@@ -42,6 +46,11 @@ func sendMessage(c *call) (any, error) {
 	platform := in.platform()
 	if err := in.err(); err != nil {
 		return nil, err
+	}
+	if len(text)+dataSize > largeMessage {
+		if err := c.keep(); err != nil {
+			return nil, err
+		}
 	}
 	send := &logicv1.Send{
 		SenderId: int64(c.me), ClientMsgId: clientID, Kind: int32(kind), ToId: to, Type: int32(typ), //nolint:gosec // ranges checked above

@@ -19,7 +19,9 @@ import (
 
 // answer runs a handler and writes what it returns. A panic is answered like
 // any other fault of ours; its text stays in the log.
-func (a *api) answer(w http.ResponseWriter, r *http.Request, h func(*http.Request) (any, error)) {
+func (a *api) answer(c *call, h handler) {
+	w, r := c.w, c.r
+	defer c.end()
 	defer func() {
 		p := recover()
 		if p == nil {
@@ -32,7 +34,7 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request, h func(*http.Reques
 			"request_id", requestID(r), "stack", string(debug.Stack()))
 		a.fail(w, r, im.E(im.KindInternal, catalog.Internal, nil))
 	}()
-	data, err := h(r)
+	data, err := h(c)
 	if err != nil {
 		a.fail(w, r, err)
 		return
@@ -44,7 +46,15 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request, h func(*http.Reques
 	if data == nil {
 		data = wire.Nothing{}
 	}
-	a.write(w, r, http.StatusOK, wire.Envelope{Code: wire.CodeSuccess, Message: "Success", Data: data}, then)
+	body, code := a.encode(r, wire.Envelope{Code: wire.CodeSuccess, Message: "Success", Data: data})
+	if err := c.made(body.Len()); err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	if code != wire.CodeSuccess {
+		then = nil
+	}
+	a.write(w, r, http.StatusOK, code, body, then)
 }
 
 // followed is an answer that something follows from once the client has it.
@@ -56,24 +66,30 @@ type followed struct {
 // null is a data member that is null, which is not the same as no data.
 var null = json.RawMessage("null")
 
-// write sends an envelope. The body is complete before the first byte goes out,
-// so that a value that cannot be encoded is still an error to the client.
+// encode makes the body of an answer, and says under which code it goes. It is
+// complete before the first byte goes out, so that a value that cannot be encoded is
+// still an error to the client.
+func (a *api) encode(r *http.Request, env wire.Envelope) (*bytes.Buffer, int) {
+	buf := new(bytes.Buffer)
+	enc := json.NewEncoder(buf)
+	enc.SetEscapeHTML(false) // the bodies are JSON, never part of a page
+	if err := enc.Encode(env); err != nil {
+		a.Log.Error("an answer cannot be encoded", "err", err, "path", loggedPath(r), "request_id", requestID(r))
+		buf.Reset()
+		buf.WriteString(`{"code":500,"message":"Internal server error","data":{},"reason":"internal"}`)
+		return buf, http.StatusInternalServerError
+	}
+	return buf, env.Code
+}
+
+// write sends the body of an answer.
 //
 // What follows from the answer is done when all of it but its last byte has left
 // and the client is still there: before, it would count what he may never get;
 // after, he could act on the answer as if it had not been done yet.
-func (a *api) write(w http.ResponseWriter, r *http.Request, status int, env wire.Envelope, then func(context.Context)) {
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false) // the bodies are JSON, never part of a page
-	if err := enc.Encode(env); err != nil {
-		a.Log.Error("an answer cannot be encoded", "err", err, "path", loggedPath(r), "request_id", requestID(r))
-		status, then = http.StatusOK, nil
-		buf.Reset()
-		buf.WriteString(`{"code":500,"message":"Internal server error","data":{},"reason":"internal"}`)
-	}
+func (a *api) write(w http.ResponseWriter, r *http.Request, status, code int, buf *bytes.Buffer, then func(context.Context)) {
 	if rec := recordOf(r); rec != nil {
-		rec.code = env.Code
+		rec.code = code
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json; charset=utf-8")
@@ -155,7 +171,8 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 		env.RetryAfter = int64((e.RetryAfter + time.Second - 1) / time.Second)
 		w.Header().Set("Retry-After", strconv.FormatInt(env.RetryAfter, 10))
 	}
-	a.write(w, r, httpStatus(code), env, nil)
+	body, _ := a.encode(r, env)
+	a.write(w, r, httpStatus(code), code, body, nil)
 }
 
 // reasonOf is the catalogue key of an error, whoever made it.

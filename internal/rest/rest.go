@@ -38,8 +38,8 @@ type Config struct {
 	// UploadQuota is what the files of one user may take in all, in bytes, each 8 KiB
 	// more than its size. 0: no bound.
 	UploadQuota int64 `yaml:"upload_quota"`
-	// ReadsPerUser bounds the pages of history and syncs of one user that are
-	// answered at once. Default 8.
+	// ReadsPerUser bounds the pages and lists of one user that are made at once, and
+	// the answers of more than 64 KiB that he has not read yet. Default 8.
 	ReadsPerUser int `yaml:"reads_per_user"`
 	// BodyLimit is the largest other body accepted, in bytes. Default 1 MiB.
 	BodyLimit int64 `yaml:"body_limit"`
@@ -156,6 +156,7 @@ func New(deps Deps) (http.Handler, error) {
 		profiles: newProfiles(deps.Auth, cfg.ProfileCache, cfg.ProfileTTL),
 		uploads:  newSlots(cfg.UploadConcurrency, cfg.UploadsPerUser),
 		reads:    newSlots(math.MaxInt, cfg.ReadsPerUser),
+		unread:   newSlots(math.MaxInt, cfg.ReadsPerUser),
 		metrics:  newMetrics(deps.Registry),
 	}
 	return a.routes()

@@ -42,16 +42,57 @@ func (s *slots) release(user im.UserID) {
 	}
 }
 
-// reading makes a handler take one of the caller's slots for reading, until all
-// of its answer is written: it is built whole, and a client that does not read
-// leaves it in memory.
+// largeAnswer is what an answer may take, in bytes, without a slot: about as much as
+// the kernel holds of it anyway.
+const largeAnswer = 64 << 10
+
+// reading makes a handler whose answer may be large take one of the caller's slots
+// while the answer is made, which takes memory here and in the services, and then,
+// unless it is small, one of those for answers that wait to be read: it is built
+// whole, and a client that does not read leaves it in memory. The two are apart, so
+// that who does not read still gets what is small. It is for handlers that change nothing,
+// for their answer may be refused when it is known.
 func reading(h handler) handler {
 	return func(c *call) (any, error) {
-		if !c.reads.take(c.me) {
+		if c.makes = c.reads.take(c.me); !c.makes {
 			sink(c.w, c.r)
-			return nil, &im.Error{Kind: im.KindExhausted, Reason: "reads_busy", RetryAfter: time.Second}
+			return nil, readsBusy()
 		}
-		c.ended = func() { c.reads.release(c.me) }
 		return h(c)
+	}
+}
+
+func readsBusy() error {
+	return &im.Error{Kind: im.KindExhausted, Reason: "reads_busy", RetryAfter: time.Second}
+}
+
+// made gives back the slot in which an answer of this size was made.
+func (c *call) made(size int) error {
+	if !c.makes {
+		return nil
+	}
+	c.makes = false
+	c.reads.release(c.me)
+	if size <= largeAnswer {
+		return nil
+	}
+	return c.keep()
+}
+
+// keep takes one of the caller's slots for an answer that waits to be read.
+func (c *call) keep() error {
+	if c.waits = c.unread.take(c.me); !c.waits {
+		return readsBusy()
+	}
+	return nil
+}
+
+// end gives back what the call has taken.
+func (c *call) end() {
+	if c.makes {
+		c.reads.release(c.me)
+	}
+	if c.waits {
+		c.unread.release(c.me)
 	}
 }
