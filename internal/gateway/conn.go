@@ -57,7 +57,6 @@ type conn struct {
 	inflightBytes int
 	roomWait      chan struct{}
 	stopSync      context.CancelFunc // ends the running sync
-	receipts      bool               // the client sends receipts itself
 	registrations uint8              // how often logic was asked for a route: once, or more often
 	delivery
 }

@@ -307,9 +307,6 @@ func (c *conn) writeLocked(m *message) {
 	if seeded.On(seeded.CursorOnWrite) {
 		c.s.reports.ack(receipt{user: c.user, platform: c.platform, conv: m.conv, seq: m.seq})
 	}
-	if c.receipts {
-		return
-	}
 	if n := len(c.unproven); n > 0 && c.unproven[n-1].conv == m.conv {
 		c.unproven[n-1].seq = m.seq
 	} else {
@@ -424,11 +421,7 @@ func (c *conn) proved(proof uint64) {
 	got := c.proving
 	c.proving = nil
 	c.proveLocked()
-	receipts := c.receipts
 	c.mu.Unlock()
-	if receipts {
-		return
-	}
 	for _, p := range got {
 		c.s.reports.ack(receipt{user: c.user, platform: c.platform, conv: p.conv, seq: p.seq})
 	}

@@ -54,13 +54,9 @@ func (c *conn) handle(b []byte) error {
 	return nil
 }
 
-// receipt takes the client's word for what it received. From then on no proof
-// by pong is sought on this connection.
+// receipt takes the client's word for what it received. Pongs go on proving: a client
+// may give its word for some conversations only.
 func (c *conn) receipt(in *wire.Inbound) {
-	c.mu.Lock()
-	c.receipts = true
-	c.unproven = nil
-	c.mu.Unlock()
 	c.s.reports.ack(receipt{
 		user: c.user, platform: c.platform, conv: in.ConversationID, seq: in.Seq, msg: in.MsgID,
 	})

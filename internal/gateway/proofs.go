@@ -68,7 +68,7 @@ func (p *proofs) ask() {
 	for _, c := range due {
 		c.mu.Lock()
 		c.proofDue = false
-		if !c.stopped && !c.receipts {
+		if !c.stopped {
 			c.proveLocked()
 		}
 		c.mu.Unlock()

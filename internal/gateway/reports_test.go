@@ -26,7 +26,7 @@ func TestG14_MadeUpReceiptsCrowdOutNobody(t *testing.T) {
 		return len(r.receipts[receiver{user, im.PlatformWeb}])
 	}
 	w.eventually("the honest one's is kept", func() bool { return pending(35) == 1 })
-	liar.chat(1, 35, 1, "after all of them")
+	liar.chat(1, 36, 1, "after all of them")
 	liar.wait(1005, 1)
 	if n := pending(34); n != ownReceipts {
 		t.Errorf("%d of his are kept", n)
