@@ -22,6 +22,7 @@ type api struct {
 	uploads  *slots
 	reads    *slots // of large answers that are being made
 	unread   *slots // of large answers that wait to be read
+	bodies   *slots // of bytes of bodies, those that nobody answers for being user 0's
 	metrics  *metrics
 }
 
@@ -39,6 +40,7 @@ type call struct {
 
 	makes bool // has one of the reads
 	waits bool // has one of the unread
+	held  int  // what it has of bodies
 }
 
 func (c *call) ctx() context.Context { return c.r.Context() }

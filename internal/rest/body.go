@@ -22,6 +22,10 @@ const (
 // still sending, and he would never see why.
 const drainLimit = 64 << 20
 
+// smallBody is what a body may take, in bytes, whatever others take: no more than its
+// connection takes anyway. So who is not logged in can log in.
+const smallBody = 4 << 10
+
 // body reads a request body under a limit and a pace. It is used by one
 // goroutine.
 type body struct {
@@ -30,7 +34,8 @@ type body struct {
 	left   int64 // bytes that may still be read
 	read   int64 // bytes read in all
 	window time.Time
-	got    int64 // bytes read since window
+	got    int64              // bytes read since window
+	room   func(n int64) bool // whether so many bytes in all may be held; nil: they are not held
 	err    error
 }
 
@@ -48,8 +53,8 @@ func (b *body) open() {
 	_ = b.ctl.SetReadDeadline(b.window.Add(paceWindow))
 }
 
-// Read returns body_too_large once the limit is passed and body_too_slow when
-// the pace was not kept.
+// Read returns body_too_large once the limit is passed, bodies_busy when there is no
+// room for more and body_too_slow when the pace was not kept.
 func (b *body) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
@@ -66,6 +71,8 @@ func (b *body) Read(p []byte) (int, error) {
 	case int64(n) > b.left:
 		n = int(b.left)
 		b.err = im.E(im.KindInvalid, "body_too_large", nil)
+	case b.room != nil && !b.room(b.read):
+		b.err = &im.Error{Kind: im.KindExhausted, Reason: "bodies_busy", RetryAfter: time.Second}
 	case err == nil:
 	case errors.Is(err, io.EOF):
 		_ = b.ctl.SetReadDeadline(time.Time{})
@@ -91,8 +98,28 @@ func sink(w http.ResponseWriter, r *http.Request) {
 
 // drain reads away the rest of a refused body, as far as that is worth it.
 func (b *body) drain() {
-	b.err, b.left = nil, drainLimit-b.read
+	b.err, b.room, b.left = nil, nil, drainLimit-b.read
 	if b.left > 0 {
 		_, _ = io.Copy(io.Discard, b)
+	}
+}
+
+// hold takes what a body of which n bytes have come needs of the room for bodies.
+func (c *call) hold(n int64) bool {
+	if n <= smallBody {
+		return true
+	}
+	if !c.bodies.takeN(c.me, int(n)-c.held) {
+		return false
+	}
+	c.held = int(n)
+	return true
+}
+
+// forget gives back the room for the body.
+func (c *call) forget() {
+	if c.held > 0 {
+		c.bodies.releaseN(c.me, c.held)
+		c.held = 0
 	}
 }

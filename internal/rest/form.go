@@ -16,8 +16,15 @@ import (
 	"im-services/internal/wire"
 )
 
-// maxListItems bounds the elements of a list parameter.
-const maxListItems = 10_000
+// maxListItems bounds the elements of a list parameter, maxParameters the other
+// parameters of a request. What is made of either takes many times its bytes.
+const (
+	maxListItems  = 10_000
+	maxParameters = 100
+)
+
+// openBody is the largest body of a request that needs no login, in bytes.
+const openBody = 64 << 10
 
 // source says how a value was written, which decides what it may stand for.
 type source uint8
@@ -41,18 +48,28 @@ type value struct {
 // asks once: a reader that failed returns a zero value.
 type form struct {
 	values map[string][]value
+	room   int // how many more may come
 	fault  error
 }
+
+func newForm(room int) *form { return &form{values: map[string][]value{}, room: room} }
 
 // form reads the request's body. POST and PUT bodies may be multipart, url
 // encoded or JSON; no body at all means no parameters.
 func (c *call) form() (*form, error) {
-	b := newBody(c.w, c.r, c.Config.BodyLimit)
-	f, err := parseBody(b, c.r.Header.Get("Content-Type"))
+	limit, room := c.Config.BodyLimit, maxParameters+maxListItems
+	if c.me == 0 {
+		limit, room = min(limit, openBody), maxParameters // nor is there a list
+	}
+	b := newBody(c.w, c.r, limit)
+	b.room = c.hold
+	f, err := parseBody(b, c.r.Header.Get("Content-Type"), room)
 	if b.err != nil && !errors.Is(b.err, io.EOF) {
 		err = b.err // the cause of whatever the decoder made of it
 	}
-	if im.ReasonOf(err) == "body_too_large" {
+	switch im.ReasonOf(err) {
+	case "body_too_large", "bodies_busy":
+		c.forget()
 		b.drain()
 	}
 	if err != nil {
@@ -62,16 +79,21 @@ func (c *call) form() (*form, error) {
 }
 
 // query reads the parameters of a GET.
-func (c *call) query() (*form, error) { return parseQuery(c.r.URL.RawQuery) }
+func (c *call) query() (*form, error) { return parseQuery(c.r.URL.RawQuery, maxParameters) }
 
 func malformed(cause error) error { return im.E(im.KindInvalid, "body_invalid", cause) }
 
-func parseQuery(raw string) (*form, error) {
+var errTooMany = errors.New("too many parameters, or too long a list")
+
+func parseQuery(raw string, room int) (*form, error) {
+	if strings.Count(raw, "&") > room {
+		return nil, malformed(errTooMany)
+	}
 	pairs, err := url.ParseQuery(raw)
 	if err != nil {
 		return nil, malformed(err)
 	}
-	f := &form{values: make(map[string][]value, len(pairs))}
+	f := newForm(room)
 	for name, texts := range pairs {
 		for _, text := range texts {
 			if err := f.add(name, text); err != nil {
@@ -82,32 +104,32 @@ func parseQuery(raw string) (*form, error) {
 	return f, nil
 }
 
-// parseBody reads parameters from a body of the given Content-Type.
-func parseBody(src io.Reader, contentType string) (*form, error) {
-	empty := &form{values: map[string][]value{}}
+// parseBody reads parameters, at most room of them, from a body of the given
+// Content-Type.
+func parseBody(src io.Reader, contentType string, room int) (*form, error) {
 	kind, params, err := mime.ParseMediaType(contentType)
 	if err == nil && kind == "multipart/form-data" && params["boundary"] != "" {
-		return parseMultipart(src, params["boundary"])
+		return parseMultipart(src, params["boundary"], room)
 	}
 	raw, readErr := io.ReadAll(src) // src is limited
 	if readErr != nil {
 		return nil, malformed(readErr)
 	}
 	if len(raw) == 0 {
-		return empty, nil
+		return newForm(room), nil
 	}
 	switch {
 	case contentType == "":
 		if t := bytes.TrimLeft(raw, " \t\r\n"); len(t) > 0 && t[0] == '{' {
-			return parseJSON(raw)
+			return parseJSON(raw, room)
 		}
-		return parseQuery(string(raw))
+		return parseQuery(string(raw), room)
 	case err != nil:
 		return nil, malformed(err)
 	case kind == "application/x-www-form-urlencoded":
-		return parseQuery(string(raw))
+		return parseQuery(string(raw), room)
 	case kind == "application/json" || strings.HasSuffix(kind, "+json"):
-		return parseJSON(raw)
+		return parseJSON(raw, room)
 	}
 	return nil, malformed(errors.New("unsupported content type"))
 }
@@ -115,8 +137,8 @@ func parseBody(src io.Reader, contentType string) (*form, error) {
 // parseMultipart reads the text parts of a multipart body; files are passed
 // over. It is not ParseMultipartForm, which limits a body to 1,000 parts: a
 // group may be made with more members than that.
-func parseMultipart(src io.Reader, boundary string) (*form, error) {
-	f := &form{values: map[string][]value{}}
+func parseMultipart(src io.Reader, boundary string, room int) (*form, error) {
+	f := newForm(room)
 	src, empty, err := peek(src)
 	if err != nil {
 		return nil, malformed(err)
@@ -161,6 +183,10 @@ func (f *form) add(name, text string) error {
 	if !utf8.ValidString(text) || !utf8.ValidString(name) {
 		return malformed(errors.New("not UTF-8"))
 	}
+	if f.room == 0 {
+		return malformed(errTooMany)
+	}
+	f.room--
 	f.values[name] = append(f.values[name], value{text: text})
 	return nil
 }

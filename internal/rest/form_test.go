@@ -18,7 +18,7 @@ const urlencoded = "application/x-www-form-urlencoded"
 
 func parse(t testing.TB, contentType, body string) *form {
 	t.Helper()
-	f, err := parseBody(strings.NewReader(body), contentType)
+	f, err := parseBody(strings.NewReader(body), contentType, maxParameters+maxListItems)
 	require.NoError(t, err)
 	return f
 }
@@ -85,7 +85,7 @@ func TestParseBody_Malformed(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := parseBody(strings.NewReader(tt.body), tt.contentType)
+			_, err := parseBody(strings.NewReader(tt.body), tt.contentType, maxParameters+maxListItems)
 			require.Equal(t, "body_invalid", im.ReasonOf(err))
 		})
 	}
@@ -201,19 +201,19 @@ func TestBody_TooLarge(t *testing.T) {
 
 func TestPageSizeAndCursor(t *testing.T) {
 	for text, want := range map[string]int{"": 50, "0": 50, "-3": 50, "x": 50, "20": 20, "200": 200, "201": 200, "99999999999999999999": 50, "1.5": 50} {
-		f, err := parseQuery("pageSize=" + text)
+		f, err := parseQuery("pageSize="+text, maxParameters)
 		require.NoError(t, err)
 		require.Equal(t, want, f.pageSize(), text)
 	}
 	for _, text := range []string{"", "0", "null", "undefined"} {
-		f, _ := parseQuery("page=" + text)
+		f, _ := parseQuery("page="+text, maxParameters)
 		echo, id := f.cursor()
 		require.NoError(t, f.err())
 		require.Equal(t, text, echo)
 		require.Zero(t, id)
 	}
 	for _, text := range []string{"x", "-1", "1.5"} {
-		f, _ := parseQuery("page=" + text)
+		f, _ := parseQuery("page="+text, maxParameters)
 		f.cursor()
 		require.Error(t, f.err(), text)
 	}
@@ -226,7 +226,7 @@ func FuzzParseBody(f *testing.F) {
 	f.Add("multipart/form-data; boundary=\"\"", "--\r\n")
 	f.Add("", "{")
 	f.Fuzz(func(t *testing.T, contentType, body string) {
-		got, err := parseBody(strings.NewReader(body), contentType)
+		got, err := parseBody(strings.NewReader(body), contentType, maxParameters+maxListItems)
 		if err != nil {
 			require.Equal(t, im.KindInvalid, im.KindOf(err), "whatever is sent is the sender's fault")
 			require.Nil(t, got)
@@ -247,7 +247,7 @@ func FuzzParseBody(f *testing.F) {
 func TestJSON_DeepNestingIsCheap(t *testing.T) {
 	start := time.Now()
 	deep := strings.Repeat("[", 1<<19)
-	_, err := parseBody(strings.NewReader(`{"a":`+deep), "application/json")
+	_, err := parseBody(strings.NewReader(`{"a":`+deep), "application/json", maxParameters)
 	require.Error(t, err)
 	require.Less(t, time.Since(start), 5*time.Second)
 }

@@ -244,6 +244,7 @@ func TestNew_RefusesWhatCannotWork(t *testing.T) {
 		"public url scheme":   func(d *Deps) { d.Config.PublicURL = "javascript:alert(1)" },
 		"zone":                func(d *Deps) { d.Config.TimeZone = "Nowhere/Atlantis" },
 		"negative limit":      func(d *Deps) { d.Config.UploadLimit = -1 },
+		"no room for a body":  func(d *Deps) { d.Config.BodyBudget = 1 },
 		"no verifier":         func(d *Deps) { d.Verify = nil },
 		"no auth":             func(d *Deps) { d.Auth = nil },
 	} {

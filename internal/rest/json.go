@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"im-services/internal/wire"
@@ -14,15 +15,15 @@ import (
 // parseJSON reads parameters from a JSON object. It is stricter than
 // encoding/json: no duplicate keys at any depth, no deep nesting, no invalid
 // UTF-8 and no escapes of half a character, which encoding/json would replace.
-func parseJSON(raw []byte) (*form, error) {
-	if err := checkJSON(raw); err != nil {
+func parseJSON(raw []byte, room int) (*form, error) {
+	if err := checkJSON(raw, room); err != nil {
 		return nil, malformed(err)
 	}
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &members); err != nil || members == nil {
 		return nil, malformed(errors.New("not a JSON object"))
 	}
-	f := &form{values: make(map[string][]value, len(members))}
+	f := newForm(room)
 	for name, raw := range members {
 		if raw[0] == 'n' {
 			continue // null is no value
@@ -49,8 +50,11 @@ func jsonValue(raw json.RawMessage) value {
 	return value{src: fromOther, text: string(raw)}
 }
 
-// jsonArray splits a JSON array into its elements.
+// jsonArray splits a JSON array of scalars into its elements.
 func jsonArray(text string) ([]value, error) {
+	if strings.Count(text, ",") >= maxListItems {
+		return nil, errTooMany
+	}
 	var raws []json.RawMessage
 	if err := json.Unmarshal([]byte(text), &raws); err != nil {
 		return nil, err
@@ -70,7 +74,7 @@ func objects[T any](f *form, name string) []T {
 		return nil
 	}
 	if v.src != fromOther {
-		if err := checkJSON([]byte(v.text)); err != nil {
+		if err := checkJSON([]byte(v.text), maxListItems); err != nil {
 			f.refuse("body_invalid")
 			return nil
 		}
@@ -85,8 +89,9 @@ func objects[T any](f *form, name string) []T {
 	return out
 }
 
-// checkJSON checks that raw is exactly one JSON value, in the strict sense.
-func checkJSON(raw []byte) error {
+// checkJSON checks that raw is exactly one JSON value, in the strict sense, and that
+// no object or array in it has more than room members.
+func checkJSON(raw []byte, room int) error {
 	if !utf8.Valid(raw) {
 		return errors.New("not UTF-8")
 	}
@@ -95,7 +100,7 @@ func checkJSON(raw []byte) error {
 	}
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
-	if err := checkValue(dec, 1); err != nil {
+	if err := checkValue(dec, 1, room); err != nil {
 		return err
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
@@ -104,7 +109,7 @@ func checkJSON(raw []byte) error {
 	return nil
 }
 
-func checkValue(dec *json.Decoder, depth int) error {
+func checkValue(dec *json.Decoder, depth, room int) error {
 	tok, err := dec.Token()
 	if err != nil {
 		return err
@@ -117,7 +122,10 @@ func checkValue(dec *json.Decoder, depth int) error {
 		return errors.New("nested too deep")
 	}
 	seen := map[string]bool{}
-	for dec.More() {
+	for n := 0; dec.More(); n++ {
+		if n == room {
+			return errTooMany
+		}
 		if open == '{' {
 			tok, err := dec.Token()
 			if err != nil {
@@ -129,7 +137,7 @@ func checkValue(dec *json.Decoder, depth int) error {
 			}
 			seen[key] = true
 		}
-		if err := checkValue(dec, depth+1); err != nil {
+		if err := checkValue(dec, depth+1, room); err != nil {
 			return err
 		}
 	}

@@ -35,6 +35,7 @@ func (a *api) answer(c *call, h handler) {
 		a.fail(w, r, im.E(im.KindInternal, catalog.Internal, nil))
 	}()
 	data, err := h(c)
+	c.forget()
 	if err != nil {
 		a.fail(w, r, err)
 		return

@@ -41,8 +41,12 @@ type Config struct {
 	// ReadsPerUser bounds the pages and lists of one user that are made at once, and
 	// the answers of more than 64 KiB that he has not read yet. Default 8.
 	ReadsPerUser int `yaml:"reads_per_user"`
-	// BodyLimit is the largest other body accepted, in bytes. Default 1 MiB.
+	// BodyLimit is the largest other body accepted, in bytes, and 64 KiB without a
+	// login. Default 1 MiB.
 	BodyLimit int64 `yaml:"body_limit"`
+	// BodyBudget is how much of such bodies is held at once, in bytes; an eighth of it
+	// for one user, and for all together who are not logged in. Default 32 MiB.
+	BodyBudget int64 `yaml:"body_budget"`
 	// RequestTimeout bounds the work on one request (not an upload's transfer).
 	// Default 10 s: clients give up after 20.
 	RequestTimeout time.Duration `yaml:"request_timeout"`
@@ -104,6 +108,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.BodyLimit == 0 {
 		c.BodyLimit = 1 << 20
 	}
+	if c.BodyBudget == 0 {
+		c.BodyBudget = max(32<<20, c.BodyLimit)
+	}
 	if c.RequestTimeout == 0 {
 		c.RequestTimeout = 10 * time.Second
 	}
@@ -122,8 +129,11 @@ func (c Config) Validate() error {
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 		return errors.New("rest: public_url must be an absolute http or https URL")
 	}
-	if c.UploadLimit < 0 || c.UploadConcurrency < 0 || c.UploadsPerUser < 0 || c.UploadQuota < 0 || c.ReadsPerUser < 0 || c.BodyLimit < 0 || c.RequestTimeout < 0 || c.ProfileTTL < 0 || c.ProfileCache < 0 {
+	if c.UploadLimit < 0 || c.UploadConcurrency < 0 || c.UploadsPerUser < 0 || c.UploadQuota < 0 || c.ReadsPerUser < 0 || c.BodyLimit < 0 || c.BodyBudget < 0 || c.RequestTimeout < 0 || c.ProfileTTL < 0 || c.ProfileCache < 0 {
 		return errors.New("rest: limits must not be negative")
+	}
+	if c.BodyBudget != 0 && c.BodyBudget < c.BodyLimit {
+		return errors.New("rest: body_budget must have room for a body of body_limit")
 	}
 	if _, err := time.LoadLocation(c.TimeZone); err != nil {
 		return errors.New("rest: time_zone: " + err.Error())
@@ -157,6 +167,7 @@ func New(deps Deps) (http.Handler, error) {
 		uploads:  newSlots(cfg.UploadConcurrency, cfg.UploadsPerUser),
 		reads:    newSlots(math.MaxInt, cfg.ReadsPerUser),
 		unread:   newSlots(math.MaxInt, cfg.ReadsPerUser),
+		bodies:   newSlots(int(cfg.BodyBudget), int(max(cfg.BodyBudget/8, cfg.BodyLimit))),
 		metrics:  newMetrics(deps.Registry),
 	}
 	return a.routes()

@@ -7,37 +7,41 @@ import (
 	"im-services/internal/im"
 )
 
-// slots bounds what runs at once of a kind, and each user's share of it: what waits
-// for a slow line may last, so one user could take every slot for hours.
+// slots bounds what is taken at once of a kind, and each user's share of it: what waits
+// for a slow line may last, so one user could take everything for hours.
 type slots struct {
 	all, each int
 
 	mu      sync.Mutex // guards the following fields
 	running int
-	users   map[im.UserID]int // those with a running one
+	users   map[im.UserID]int // those who have taken some
 }
 
 func newSlots(all, each int) *slots {
 	return &slots{all: all, each: each, users: map[im.UserID]int{}}
 }
 
-// take reports whether the user may start now; then release must follow.
-func (s *slots) take(user im.UserID) bool {
+// take reports whether the user may have one more; then release must follow.
+func (s *slots) take(user im.UserID) bool { return s.takeN(user, 1) }
+
+func (s *slots) takeN(user im.UserID, n int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.running >= s.all || s.users[user] >= s.each {
+	if n > s.all-s.running || n > s.each-s.users[user] {
 		return false
 	}
-	s.running++
-	s.users[user]++
+	s.running += n
+	s.users[user] += n
 	return true
 }
 
-func (s *slots) release(user im.UserID) {
+func (s *slots) release(user im.UserID) { s.releaseN(user, 1) }
+
+func (s *slots) releaseN(user im.UserID, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.running--
-	if s.users[user]--; s.users[user] == 0 {
+	s.running -= n
+	if s.users[user] -= n; s.users[user] == 0 {
 		delete(s.users, user)
 	}
 }
@@ -95,4 +99,5 @@ func (c *call) end() {
 	if c.waits {
 		c.unread.release(c.me)
 	}
+	c.forget()
 }

@@ -141,6 +141,7 @@ func TestSlots_AreGivenBack(t *testing.T) {
 	require.False(t, s.take(1))
 	require.True(t, s.take(2))
 	require.False(t, s.take(3), "all are taken")
+	require.False(t, s.takeN(3, 2))
 	for _, user := range []im.UserID{1, 1, 2} {
 		s.release(user)
 	}
