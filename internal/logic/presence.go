@@ -68,6 +68,7 @@ type presence struct {
 	wake     chan struct{}
 
 	looked  map[im.GatewayID]bool // run's own: gateways whose users were looked at, as live or as dead
+	gone    map[im.UserID]leaving // run's own: who left just now
 	repeats repeats               // run's own
 
 	mu    sync.Mutex            // guards the following fields
@@ -86,10 +87,17 @@ const (
 	vanished               // it went because his client was silent for long: look at once
 )
 
+// leaving is when a user left, and in which life of Redis that was noted.
+type leaving struct {
+	at    time.Time
+	epoch string
+}
+
 func newPresence(rt *routes, st *store, pub *publisher, gw Gateways, debounce time.Duration, log *slog.Logger) *presence {
 	return &presence{
 		routes: rt, store: st, pub: pub, gateways: gw, debounce: debounce, log: log,
 		wake: make(chan struct{}, 1), heard: map[im.UserID]rumour{}, newly: map[im.UserID]arrival{}, looked: map[im.GatewayID]bool{},
+		gone: map[im.UserID]leaving{},
 	}
 }
 
@@ -149,6 +157,7 @@ func (p *presence) run(ctx context.Context) {
 			return
 		case <-sweep.C:
 			p.attempt(ctx, p.watchGateways)
+			p.attempt(ctx, p.hearAgain)
 		case <-p.wake:
 		case <-poll.C:
 		}
@@ -209,9 +218,11 @@ func (p *presence) flush(ctx context.Context) error {
 	for u, r := range heard {
 		by[r] = append(by[r], u)
 	}
+	went := slices.Concat(by[left], by[vanished])
+	var epoch string
 	err := p.enqueue(ctx, 0, by[came])
 	if err == nil {
-		err = p.wasHere(ctx, slices.Concat(by[left], by[vanished]))
+		epoch, err = p.wasHere(ctx, went)
 	}
 	if err == nil {
 		err = p.enqueue(ctx, p.debounce, by[left])
@@ -227,22 +238,52 @@ func (p *presence) flush(ctx context.Context) error {
 			}
 		}
 		p.mu.Unlock()
+		return err
 	}
-	return err
+	for _, u := range went {
+		if len(p.gone) < maxHeard {
+			p.gone[u] = leaving{at: time.Now(), epoch: epoch}
+		}
+	}
+	return nil
+}
+
+// hearAgain hears again of those whose leaving Redis was told and has forgotten, with
+// all else, before they were looked at: they have no connection that a gateway would
+// assert, so nobody else speaks of them.
+func (p *presence) hearAgain(ctx context.Context) error {
+	if len(p.gone) == 0 {
+		return nil
+	}
+	epoch, err := p.routes.rdb.Get(ctx, epochKey).Result()
+	if away(err) != nil {
+		return away(err)
+	}
+	for u, l := range p.gone {
+		switch {
+		case l.epoch != epoch:
+			delete(p.gone, u)
+			p.hear(u, left)
+		case time.Since(l.at) > p.debounce+presenceLease:
+			delete(p.gone, u) // he has been looked at
+		}
+	}
+	return nil
 }
 
 // wasHere notes that users were here, where Redis has forgotten it: otherwise
-// their going would look like no change.
-func (p *presence) wasHere(ctx context.Context, users []im.UserID) error {
+// their going would look like no change. It returns the epoch under which that was.
+func (p *presence) wasHere(ctx context.Context, users []im.UserID) (string, error) {
 	if len(users) == 0 {
-		return nil
+		return "", nil
 	}
 	pipe := p.routes.rdb.Pipeline()
 	for _, u := range users {
 		pipe.HSetNX(ctx, presenceKey(u), "s", "1")
 	}
+	epoch := pipe.Get(ctx, epochKey)
 	_, err := pipe.Exec(ctx)
-	return away(err)
+	return epoch.Val(), away(err)
 }
 
 // claimScript takes due users and puts them back a lease later, in case that

@@ -588,6 +588,29 @@ func TestG9_SurvivesTheLossOfRedis(t *testing.T) {
 	h.wantSeen(2*time.Second, 3, 2, "+-+")
 }
 
+// Redis loses everything while it holds back that somebody left: he has no connection
+// that could be asserted, and his friends hear of it all the same.
+func TestG9_WhoLeftBeforeTheLossOfRedisIsTold(t *testing.T) {
+	h := newHarness(t, func(c *Config) { c.PresenceDebounce = 1500 * time.Millisecond })
+	h.befriend(2, 3)
+	h.befriend(4, 3)
+	h.connectAt(testGateway, 3, 1, im.PlatformWeb)
+	h.connectAt(testGateway, 2, 2, im.PlatformWeb)
+	h.connectAt(testGateway, 4, 3, im.PlatformWeb)
+	h.wantSeen(time.Second, 3, 2, "+")
+	h.wantSeen(time.Second, 3, 4, "+")
+	h.disconnectAt(testGateway, 2, 2, im.PlatformWeb)
+	rdb, ctx := h.rdb(), t.Context()
+	eventually(t, presenceSlack, "it is held back", func() bool { return rdb.ZScore(ctx, dueKey, "2").Err() == nil })
+	must(t, rdb.FlushAll(ctx).Err())
+	_, err := h.Assert(ctx, &logicv1.AssertRequest{GatewayId: testGateway, Conns: []*logicv1.Conn{
+		{UserId: 3, ConnId: 1, Platform: 1, SinceMs: 5}, {UserId: 4, ConnId: 3, Platform: 1, SinceMs: 5},
+	}})
+	must(t, err)
+	h.wantSeen(4*time.Second, 3, 2, "+-")
+	h.wantSeen(4*time.Second, 3, 4, "++") // asserted: told again
+}
+
 // The bus fails while somebody comes: he is told once it is back, if it is still true.
 func TestG9_IsToldWhenTheBusIsBack(t *testing.T) {
 	h := newHarness(t, short)
