@@ -238,22 +238,54 @@ func TestAnswerRequest_ParallelAnswers_OneWins(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 8 {
 			wg.Go(func() {
-				if _, err := answer(t.Context(), s, b, id, i%2 == 0); err == nil {
-					wins.Add(1)
-					if i%2 == 0 {
-						acceptWins.Add(1)
+				_, err := answer(t.Context(), s, b, id, i%2 == 0)
+				if err != nil {
+					if im.ReasonOf(err) != "friend_request_not_answerable" {
+						t.Error(err)
 					}
+					return
+				}
+				wins.Add(1)
+				if i%2 == 0 {
+					acceptWins.Add(1)
 				}
 			})
 		}
 		wg.Wait()
-		// Two equal answers may both win while the first is not yet confirmed;
-		// opposite answers never do.
-		require.Positive(t, wins.Load())
-		require.True(t, acceptWins.Load() == 0 || acceptWins.Load() == wins.Load())
+		require.EqualValues(t, 1, wins.Load())
+		require.Len(t, logic.eventsFor(a), 1, "the requester is told once")
 		require.Equal(t, acceptWins.Load() > 0, areFriends(t, s, a, b))
 		require.Equal(t, acceptWins.Load() > 0, logic.told(a, b).open)
 	}
+}
+
+// Two equal answers that are under way at once: the first to be certain wins, and
+// the requester hears of it once.
+func TestAnswerRequest_EqualAnswersAtOnce_OneWins(t *testing.T) {
+	s, logic := setup(t, Config{})
+	id, err := ask(t.Context(), s, 35, 34)
+	require.NoError(t, err)
+	var both sync.WaitGroup
+	both.Add(2)
+	logic.before = func(*logicv1.SetPrivateRequest) {
+		both.Done()
+		both.Wait()
+	}
+	errs := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := answer(t.Context(), s, 34, id, true)
+			errs <- err
+		}()
+	}
+	won, lost := <-errs, <-errs
+	if won != nil {
+		won, lost = lost, won
+	}
+	require.NoError(t, won)
+	requireReason(t, "friend_request_not_answerable", lost)
+	require.Len(t, logic.eventsFor(35), 1)
+	require.True(t, areFriends(t, s, 34, 35))
 }
 
 // An accept that logic could not confirm: the caller is told so, the same answer

@@ -137,9 +137,12 @@ func (s *Server) answer(ctx context.Context, by *pushv1.Profile, requestID int64
 			return request{}, friendship{}, logicAway("friend_change_pending", err)
 		}
 	}
-	if err := s.store.confirmRequest(ctx, requestID); err != nil {
+	switch first, err := s.store.confirmRequest(ctx, requestID); {
+	case err != nil:
 		// Costs only that a repeat of this answer succeeds once more.
 		s.log.WarnContext(ctx, "friend answer not marked as confirmed", "request", requestID, "error", err)
+	case !first: // of two equal answers at once, the other one
+		return request{}, friendship{}, errNotAnswerable()
 	}
 	s.tell(ctx, req.Requester, req, by)
 	return req, mine, nil

@@ -236,10 +236,15 @@ func (s store) answerRequest(ctx context.Context, tx *sqlx.Tx, id int64, status 
 	return err
 }
 
-// confirmRequest records that the answer's success was reported.
-func (s store) confirmRequest(ctx context.Context, id int64) error {
-	_, err := s.db.ExecContext(ctx, `UPDATE friend_requests SET confirmed = 1 WHERE id = ?`, id)
-	return storeError(err)
+// confirmRequest records that the answer's success is reported; false if it has
+// been before.
+func (s store) confirmRequest(ctx context.Context, id int64) (bool, error) {
+	res, err := s.db.ExecContext(ctx, `UPDATE friend_requests SET confirmed = 1 WHERE id = ? AND confirmed = 0`, id)
+	if err != nil {
+		return false, storeError(err)
+	}
+	n, err := res.RowsAffected()
+	return n == 1, storeError(err)
 }
 
 // listRequests returns user's requests, both ways, newest first.
