@@ -28,7 +28,11 @@ func (x *index) judgeLiveness(b Bounds, v *Verdict) Result {
 		at   time.Duration
 		conn int
 	}
-	first := map[delivery]arrival{}
+	type passage struct {
+		user, conv int64
+		conn       int
+	}
+	first, passed := map[delivery]arrival{}, map[passage]bool{}
 	var lags []time.Duration
 	for i := range x.events {
 		e := &x.events[i]
@@ -38,6 +42,8 @@ func (x *index) judgeLiveness(b Bounds, v *Verdict) Result {
 			if _, ok := first[k]; !ok {
 				first[k] = arrival{e.T, e.Conn}
 			}
+		case OpSyncNeeded:
+			passed[passage{e.Client, e.Conversation, e.Conn}] = true
 		case OpLag:
 			lags = append(lags, time.Duration(e.Seq))
 		}
@@ -78,11 +84,21 @@ func (x *index) judgeLiveness(b Bounds, v *Verdict) Result {
 				r.Checked++
 				took := max(0, got.at-s.done)
 				worst = max(worst, took)
-				if after := max(0, got.at-max(s.done, x.lastFault(s.done, got.at))); after > b.Late && after > b.Late+x.lagBetween(s.done, got.at) {
+				if x.tooLate(s.done, got.at, b) {
 					r.red("%s, %s, acknowledged at %s, reached user %d after %s", s, p, short(s.done), user, short(took))
 				} else if f := x.onlyFault(s.done, got.at); f != nil && faultBound(f) > 0 && took > faultBound(f) && took > faultBound(f)+x.lagBetween(s.done, got.at) {
 					r.red("%s, %s, acknowledged at %s during fault %d (%s %s), reached user %d after %s; the bound is %s",
 						s, p, short(s.done), f.Number, f.Kind, f.Target, user, short(took), faultBound(f))
+				}
+			case stood != 0 && !passed[passage{user, s.conv, stood}]: // it came by the backlog of a later connection
+				r.Checked++
+				without := end - s.done
+				if without > b.HealthyP99 { // else he left before it had to be there
+					worst = max(worst, without)
+				}
+				if x.tooLate(s.done, end, b) {
+					r.red("%s, %s, acknowledged at %s, did not reach user %d on connection %d, which stood for %s more, but on connection %d at %s",
+						s, p, short(s.done), user, stood, short(without), got.conn, short(got.at))
 				}
 			}
 		}
@@ -120,6 +136,13 @@ func (x *index) judgeLiveness(b Bounds, v *Verdict) Result {
 		r.Name += " (the bound of " + b.HealthyP99.String() + " is not judged: the machine is too busy, timers are " + lag.P99.Round(time.Millisecond).String() + " late)"
 	}
 	return r
+}
+
+// tooLate reports whether what was acknowledged at done had not come at t, longer
+// after the last fault than anything may take.
+func (x *index) tooLate(done, t time.Duration, b Bounds) bool {
+	after := t - max(done, x.lastFault(done, t))
+	return after > b.Late && after > b.Late+x.lagBetween(done, t)
 }
 
 // satAdd adds without running over forever.
