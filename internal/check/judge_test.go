@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -294,6 +295,21 @@ func forgetHistory(events []Event, user, conv int64) []Event {
 	return out
 }
 
+const storedKey = "0123456789abcdef0123456789abcdef"
+
+// partOf leaves a part of a file that was last written at some time.
+func partOf(at time.Duration, before ...func(*story)) *story {
+	s := opening()
+	for _, f := range before {
+		f(s)
+	}
+	s.wait(30 * time.Second)
+	s.add(Event{Client: ann, Type: imclient.Fail, Op: OpUpload, ClientID: 1, Code: 503})
+	s.ending(nil)
+	s.add(Event{Type: imclient.Fail, Op: OpFile, Text: storedKey + ".18a.tmp", Seq: int64(at), Reason: "7 bytes of 9"})
+	return s
+}
+
 func drop(events []Event, i int) []Event { return append(events[:i:i], events[i+1:]...) }
 
 // Every invariant goes red on a history that breaks it, and the one that is
@@ -558,6 +574,15 @@ func TestJudge_EachViolationIsFound(t *testing.T) {
 		{"a part of a file that was refused", "I13", func(_ *testing.T, ev []Event) []Event {
 			return append(ev, Event{T: ev[len(ev)-1].T, Type: imclient.Fail, Op: OpFile, Text: "0123", Reason: "7 bytes of 9"})
 		}},
+		{"a whole file of one that was refused", "I13", func(_ *testing.T, ev []Event) []Event {
+			return append(ev, Event{T: ev[len(ev)-1].T, Type: imclient.OK, Op: OpFile, Text: storedKey})
+		}},
+		{"a part that no gateway died over", "I13", func(_ *testing.T, ev []Event) []Event {
+			return partOf(time.Second).events
+		}},
+		{"a part that was written after the last gateway died", "I13", func(_ *testing.T, ev []Event) []Event {
+			return partOf(20*time.Second, func(s *story) { s.fault(1, Kill, "gateway-1", time.Second) }).events
+		}},
 		{"no space, and not said so", "I13", func(_ *testing.T, ev []Event) []Event {
 			s := opening()
 			s.fault(1, DiskFull, "uploads", 10*time.Second)
@@ -728,6 +753,18 @@ func TestJudge_AllowedHistoriesAreGreen(t *testing.T) {
 			s.wait(2 * time.Second)
 			s.add(Event{Client: ann, Type: imclient.Fail, Op: OpUpload, ClientID: 1, Code: 507})
 			s.ending(nil)
+			return s
+		},
+		"a part of a file whose gateway was killed": func() *story {
+			return partOf(500*time.Millisecond, func(s *story) { s.fault(1, Kill, "gateway-1", time.Second) })
+		},
+		"a whole file of one that was accepted, and one of which it is not known": func() *story {
+			s := opening()
+			s.add(Event{Client: ann, Op: OpUpload, ClientID: 1, Text: "/files/" + storedKey + "/x.bin", Reason: "its sum"})
+			s.add(Event{Client: ann, Type: imclient.Info, Op: OpUpload, ClientID: 2, Reason: "EOF"})
+			s.ending(nil)
+			s.add(Event{Op: OpFile, Text: storedKey})
+			s.add(Event{Op: OpFile, Text: strings.Repeat("a", 32)})
 			return s
 		},
 		"late while the checker was": func() *story {

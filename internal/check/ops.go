@@ -26,7 +26,7 @@ const (
 	OpOnline   = "online"   // the truth about Client at this moment (Code)
 
 	OpUpload = "upload" // a file: ok with its path (Text) and checksum (Reason), fail with Code, info
-	OpFile   = "file"   // what stands there in the end: ok with its checksum; without a Client: a part
+	OpFile   = "file"   // what stands there in the end: ok with its checksum; without a Client, what is in the folder: ok, fail if it is not whole; Seq when it was written last
 
 	OpSocket   = "socket"    // of Client's login at gateway Conn: ok when it stands, info when it is closed, fail: it is still open
 	OpEndLogin = "end-login" // Client's login ends, by Reason: invoke, ok

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,8 +95,8 @@ func upload(ctx context.Context, base, token, name string, content []byte) (wher
 	return u.EscapedPath(), env.Code, nil
 }
 
-// readUploads asks for every file that was accepted, and looks for parts of
-// others in the folder of an own cluster.
+// readUploads asks for every file that was accepted, and looks at all that is in
+// the folder of an own cluster.
 func (r *run) readUploads() error {
 	patience := stumbles
 	for _, e := range r.log.all() {
@@ -122,17 +123,26 @@ func (r *run) readUploads() error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		name := entry.Name()
+		key, rest, _ := strings.Cut(entry.Name(), ".")
+		growing := strings.HasSuffix(rest, partSuffix)
+		if len(key) != 32 || strings.Trim(key, "0123456789abcdef") != "" || rest != "" && !growing {
+			return nil // not content
+		}
 		info, err := entry.Info()
 		if err != nil {
 			return err
 		}
-		if len(name) == 32 && strings.Trim(name, "0123456789abcdef") == "" && info.Size() != uploadSize {
-			r.log.add(&Event{Type: imclient.Fail, Op: OpFile, Text: name, Reason: fmt.Sprintf("%d bytes of %d", info.Size(), uploadSize)})
+		e := Event{Type: imclient.OK, Op: OpFile, Text: entry.Name(), Seq: int64(imclient.Now() - time.Since(info.ModTime()))}
+		if growing || info.Size() != uploadSize {
+			e.Type, e.Reason = imclient.Fail, fmt.Sprintf("%d bytes of %d", info.Size(), uploadSize)
 		}
+		r.log.add(&e)
 		return nil
 	})
 }
+
+// partSuffix ends the name of a file that is not whole yet; it begins with the key.
+const partSuffix = "tmp"
 
 // download returns the checksum of what stands at target.
 func download(ctx context.Context, target string) (string, error) {
@@ -156,16 +166,22 @@ func download(ctx context.Context, target string) (string, error) {
 }
 
 // judgeUploads: a file that was accepted is there as it was sent; of one that
-// was not, nothing is. Who is refused for want of space is told so, and nobody
+// was refused, nothing is. Who is refused for want of space is told so, and nobody
 // else is.
 func (x *index) judgeUploads(b Bounds) Result {
 	r := Result{ID: "I13", Name: "an uploaded file is there whole, and no part of one"}
 	sums, refused := map[int64]string{}, 0
+	accepted, unknown, strange := map[string]bool{}, 0, 0
 	for i := range x.events {
 		e := &x.events[i]
 		switch {
 		case e.Op == OpUpload && e.Type == imclient.OK:
 			sums[e.ClientID] = e.Reason
+			for part := range strings.SplitSeq(e.Text, "/") { // one of them is the key
+				accepted[part] = true
+			}
+		case e.Op == OpUpload && e.Type == imclient.Info:
+			unknown++
 		case e.Op == OpUpload && e.Type == imclient.Fail:
 			refused++
 			switch full, only := x.uploadsFull(e.T); {
@@ -174,8 +190,17 @@ func (x *index) judgeUploads(b Bounds) Result {
 			case e.Code == http.StatusInternalServerError && only && !x.starved(b):
 				r.red("file %d was refused at %s, when there was no space, with code %d", e.ClientID, short(e.T), e.Code)
 			}
-		case e.Op == OpFile && e.Client == 0:
+		case e.Op == OpFile && e.Client == 0 && strings.HasSuffix(e.Text, "."+partSuffix):
+			if at := time.Duration(e.Seq); !x.gatewayDied(at) {
+				r.red("the part %s stays behind: %s, last written at %s, and no gateway died then", e.Text, e.Reason, short(at))
+			}
+		case e.Op == OpFile && e.Client == 0 && e.Type != imclient.OK:
 			r.red("the file %s, which was never accepted, has %s", e.Text, e.Reason)
+		case e.Op == OpFile && e.Client == 0:
+			r.Checked++
+			if !accepted[e.Text] {
+				strange++
+			}
 		case e.Op == OpFile:
 			r.Checked++
 			if e.Type != imclient.OK || e.Reason != sums[e.ClientID] {
@@ -183,10 +208,23 @@ func (x *index) judgeUploads(b Bounds) Result {
 			}
 		}
 	}
+	if strange > unknown {
+		r.red("%d files are there that nobody was told of; it is not known of %d uploads whether there is one", strange, unknown)
+	}
 	if r.Checked+refused == 0 {
 		r.Skipped = "no file was sent"
 	}
 	return r
+}
+
+// gatewayDied reports whether a gateway ended while it could be storing what was
+// last written at t. What is left of that is removed after an hour only.
+func (x *index) gatewayDied(t time.Duration) bool {
+	return slices.ContainsFunc(x.faults, func(f Window) bool {
+		return strings.HasPrefix(f.Target, "gateway") &&
+			slices.Contains([]string{Kill, KillAll, KillFlush, Down, Memory, Restart}, f.Kind) &&
+			t <= satAdd(f.End, aftermath) && f.Begin <= t+callLimit
+	})
 }
 
 // uploadsFull reports whether there was no space for uploads at t, and whether
