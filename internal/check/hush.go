@@ -49,6 +49,10 @@ func (h *hush) wait(ctx context.Context) {
 func (r *run) quieten(ctx context.Context, f *fault) error {
 	t := time.AfterFunc(f.Length-hushLead, func() { r.hush.begin(hushLead + recovery) })
 	defer t.Stop()
+	select {
+	case r.silence <- struct{}{}:
+	default: // he is away
+	}
 	err := r.system.inject(r.ctx, f)
 	r.hush.begin(hushLength)
 	return err

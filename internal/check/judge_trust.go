@@ -131,6 +131,7 @@ func (x *index) judgePresence(b Bounds) Result {
 			}
 		}
 	}
+	x.judgeAbsences(&r, b)
 	if r.Checked == 0 {
 		r.Skipped = "nobody was asked"
 	}

@@ -23,6 +23,8 @@ const (
 
 	OpPresence = "presence" // a frame said that From is online (Code 2001) or not (2000)
 	OpStatus   = "status"   // asked for, the server said so of To
+	OpWatch    = "watch"    // Client is connected all the time and hears of To
+	OpAway     = "away"     // Client leaves: invoke, ok when he has; info when he comes back
 	OpOnline   = "online"   // the truth about Client at this moment (Code)
 
 	OpUpload = "upload" // a file: ok with its path (Text) and checksum (Reason), fail with Code, info

@@ -28,6 +28,8 @@ type run struct {
 	hush   hush
 	nap    nap
 
+	silence chan struct{} // a fault begins that ends in one
+
 	changing context.Context //nolint:containedctx // in which changes of friends and members are carried to their end
 
 	mu       sync.Mutex
@@ -72,7 +74,7 @@ func Run(ctx context.Context, o Options) (*Verdict, error) {
 	defer func() { _ = file.Close() }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r := &run{o: o, ctx: ctx, dir: dir, log: newLog(imclient.NewHistory(file)), members: map[member]bool{}, troubles: map[string]string{}}
+	r := &run{o: o, ctx: ctx, dir: dir, log: newLog(imclient.NewHistory(file)), members: map[member]bool{}, troubles: map[string]string{}, silence: make(chan struct{})}
 	r.say("seed %d, %s, bundle %s", o.Seed, o.Duration, dir)
 	if r.system, err = startSystem(ctx, &o, dir, root, want); err != nil {
 		return nil, err
@@ -191,6 +193,7 @@ func (r *run) talk(ctx context.Context, people *sync.WaitGroup) {
 	people.Go(func() { r.uploadFiles(ctx) })
 	people.Go(func() { r.logins(ctx) })
 	people.Go(func() { r.slowOnes(ctx) })
+	people.Go(func() { r.absences(ctx) })
 	for i, p := range r.pairs {
 		people.Go(func() { r.churnPair(ctx, i, p[0], p[1]) })
 	}
