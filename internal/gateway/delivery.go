@@ -289,12 +289,19 @@ func (c *conn) heldTooLong() {
 }
 
 // writeLocked queues a message's frame and moves the position. The sender of a
-// private message does not get it back on the platform it was sent from, nor
-// on the web: the client shows it already.
+// private message does not get it back on the platform it was sent from: the client
+// shows it already. Nor does he on the web, where it would appear twice; what he sent
+// from elsewhere is passed over there, and said to be.
 func (c *conn) writeLocked(m *message) {
 	c.setPositionLocked(m.conv, m.seq)
-	if m.kind == im.Private && m.sender == c.user && (c.platform == im.PlatformWeb || c.platform == m.senderPlatform) {
-		return
+	if m.kind == im.Private && m.sender == c.user {
+		if c.platform == m.senderPlatform {
+			return
+		}
+		if c.platform == im.PlatformWeb {
+			_ = c.send(seal(wire.AppendSyncNeeded(newFrame(64), m.conv, m.seq-1), opText))
+			return
+		}
 	}
 	frame := m.frame
 	if c.s.recalled.Contains(m.id) { // it was read, or held, before it was taken back

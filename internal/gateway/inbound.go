@@ -177,6 +177,10 @@ func (c *conn) ask(in wire.Inbound) {
 	if !c.acquire(size) {
 		return
 	}
+	if !c.mayTake() {
+		c.answered(size)
+		return
+	}
 	select {
 	case c.s.asks <- struct{}{}:
 	default:

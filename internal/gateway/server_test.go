@@ -61,6 +61,9 @@ func TestOwnMessageReachesOtherPlatforms(t *testing.T) {
 	peer.chat(3, 34, 1, "three")
 	web.waitTexts("three") // not its own, nor the app's: a web client would show them wrong
 	app.waitTexts("one", "three")
+	if f := web.wait(2006, 1); f.num("seq") != 1 || f.num("conversation_id") != web.wait(200, 1).num("conversation_id") {
+		t.Errorf("of what the app sent the web is told %v", f)
+	}
 }
 
 // TestDefect17_BacklogComesFirstAndOnce: what was missed comes at connect, in
