@@ -2,6 +2,7 @@ package logic
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -154,11 +155,16 @@ func (s *store) storeLocked(ctx context.Context, batch []*sendReq, ids []im.Conv
 			return err
 		}
 		s.authorise(plan)
+		if plan.refusedLately {
+			if err := findRefusals(ctx, tx, plan, s.nowMS()); err != nil {
+				return err
+			}
+		}
 		if checkDup || plan.anyRefused() || plan.anyMoved() {
 			if err := findDuplicates(ctx, tx, plan); err != nil {
 				return err
 			}
-			s.noteRefusals(plan)
+			plan.noteRefusals(tx, s.nowMS())
 		}
 		return s.write(ctx, tx, plan)
 	})
@@ -190,6 +196,8 @@ type batchPlan struct {
 	convs    map[im.ConversationID]*lockedConversation
 	outcomes []outcome
 	server   int64 // that the plan is for, see life
+	// refusedLately: somebody who may speak may have been refused before, see refusals.go.
+	refusedLately bool
 	// stored[i] is the earlier row of a duplicate; repeat[i] the index in this
 	// batch whose key it repeats.
 	fresh      []freshMessage
@@ -246,7 +254,7 @@ func lockConversations(ctx context.Context, tx sqlx.QueryerContext, ids []im.Con
 	defer rows.Close()
 	for rows.Next() {
 		c := new(lockedConversation)
-		if err := rows.Scan(&c.ID, &c.Kind, &c.Open, &c.Muted, &c.LastSeq, &c.LastMessageID, &c.MembersRev, &c.UserLo, &c.UserHi, &c.RelationVersion); err != nil {
+		if err := rows.Scan(&c.ID, &c.Kind, &c.Open, &c.Muted, &c.LastSeq, &c.LastMessageID, &c.MembersRev, &c.UserLo, &c.UserHi, &c.RelationVersion, &c.RefusedAtMS); err != nil {
 			return nil, err
 		}
 		convs[c.ID] = c
@@ -275,24 +283,28 @@ func (s *store) authorise(p *batchPlan) {
 				p.outcomes[i].err = im.E(im.KindForbidden, "group_muted", nil)
 			case m.mutedUntilMS > now:
 				p.outcomes[i].err = im.E(im.KindForbidden, "member_muted", nil)
+			case now-m.mutedUntilMS < refusalLasts.Milliseconds():
+				p.refusedLately = true
 			}
 		case c == nil || !c.Open:
 			p.outcomes[i].err = im.E(im.KindForbidden, "not_friends", nil)
 		}
-		if p.outcomes[i].err == nil && s.refusals.elsewhere(p.key(i), r.send.GetOrigin()) {
-			p.outcomes[i].err = im.E(im.KindUnknown, "outcome_unknown", errRefusedElsewhere)
+		if c != nil && now-c.RefusedAtMS < refusalLasts.Milliseconds() {
+			p.refusedLately = true
 		}
 	}
 }
-
-// errRefusedElsewhere: its client knows it as refused, see refusals.
-var errRefusedElsewhere = errors.New("logic: refused on another connection just now")
 
 // sendKey is what makes a send idempotent.
 type sendKey struct {
 	conv   im.ConversationID
 	sender im.UserID
 	client im.ClientMsgID
+}
+
+// compare orders keys.
+func (k sendKey) compare(o sendKey) int {
+	return cmp.Or(cmp.Compare(k.conv, o.conv), cmp.Compare(k.sender, o.sender), cmp.Compare(k.client, o.client))
 }
 
 func (p *batchPlan) key(i int) sendKey {

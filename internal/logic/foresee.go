@@ -19,7 +19,8 @@ import (
 //
 // A batch that is stopped, or loses a deadlock, has changed nothing and is stored the
 // long way. So is
-// one in which anybody would be refused: a refusal must be true, too.
+// one in which anybody would be refused, for a refusal must be true, too, or in which
+// somebody may be allowed what he was refused just before.
 
 // storeForeseen returns nil and no error if the batch must be stored the long way.
 func (s *store) storeForeseen(ctx context.Context, batch []*sendReq, ids []im.ConversationID, checkDup bool) (*batchPlan, error) {
@@ -64,7 +65,7 @@ func (s *store) foresee(batch []*sendReq, ids []im.ConversationID) *batchPlan {
 		plan.convs[id] = c
 	}
 	s.authorise(plan)
-	if plan.anyRefused() || plan.anyMoved() {
+	if plan.refusedLately || plan.anyRefused() || plan.anyMoved() {
 		return nil
 	}
 	return plan

@@ -48,10 +48,11 @@ type conversationRow struct {
 	UserLo          im.UserID         `db:"user_lo"`
 	UserHi          im.UserID         `db:"user_hi"`
 	RelationVersion int64             `db:"relation_version"`
+	RefusedAtMS     int64             `db:"refused_at_ms"`
 }
 
 const conversationColumns = `id, kind, open, muted, last_seq, last_message_id, members_rev,
-	COALESCE(user_lo, 0) AS user_lo, COALESCE(user_hi, 0) AS user_hi, relation_version`
+	COALESCE(user_lo, 0) AS user_lo, COALESCE(user_hi, 0) AS user_hi, relation_version, refused_at_ms`
 
 // peerOf returns the other user of a private conversation.
 func (c *conversationRow) peerOf(u im.UserID) im.UserID {

@@ -1,56 +1,136 @@
 package logic
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/jmoiron/sqlx"
 
 	"im-services/internal/im"
+	"im-services/internal/platform/database"
 )
+
+// A client whose send is refused may have sent it on another connection before, which
+// is gone: that copy may still be on its way, or wait in the lane of another replica.
+// By the time it comes the send may be allowed, but its client knows that it was
+// refused. So what is refused is noted, in the transaction that refuses it, with the
+// connection; a copy from another one, which would be allowed, is not stored, and not
+// answered; a client that is there after all asks again. All that comes over HTTP
+// through one gateway counts as one connection: it keeps their order.
+//
+// The notes are looked for in conversations in which somebody was refused lately, which
+// their rows say, and all others pay nothing. A replica that knows a row by heart (see
+// foresee.go) learns that, because it cannot be allowed now what was not before unless
+// the row has changed, or a mute has ended, after which the row is read.
 
 const (
 	// refusalLasts is longer than a copy of a send may be on its way, see
-	// SendStreamRequest.not_after_us, and in its lane.
+	// SendStreamRequest.not_after_us, and in its transaction.
 	refusalLasts = 10 * time.Second
-	// refusalsKept bounds the refusals that are remembered.
-	refusalsKept = 1 << 16
+	// refusalSweep is how often old notes are removed, refusalPage how many at once.
+	refusalSweep = 5 * time.Second
+	refusalPage  = 1000
 )
 
-// refusals remembers for a while what was refused, and on which connection. Its
-// client may have sent it on another one before, which is gone: that copy may still
-// be on its way. By the time it comes the send may be allowed, but its client knows
-// that it was refused. So it is not stored, and not answered; a client that is there
-// after all asks again. All that comes over HTTP through one gateway counts as one
-// connection: it keeps their order.
-type refusals struct{ kept *lru.Cache[sendKey, refusal] }
+// errRefusedElsewhere: its client knows it as refused.
+var errRefusedElsewhere = errors.New("logic: refused on another connection just now")
 
-type refusal struct {
-	origin string
-	at     time.Time
+type refusedRow struct {
+	Conv   im.ConversationID `db:"conversation_id"`
+	Sender im.UserID         `db:"sender_id"`
+	Client im.ClientMsgID    `db:"client_msg_id"`
+	Origin string            `db:"origin"`
 }
 
-func newRefusals() refusals {
-	kept, err := lru.New[sendKey, refusal](refusalsKept)
-	if err != nil {
-		panic(err) // the size is a constant
-	}
-	return refusals{kept}
-}
-
-// note remembers a refusal on the connection origin, as Send names it.
-func (r refusals) note(k sendKey, origin string) { r.kept.Add(k, refusal{origin, time.Now()}) }
-
-// elsewhere reports whether the send was refused lately on another connection.
-func (r refusals) elsewhere(k sendKey, origin string) bool {
-	last, ok := r.kept.Get(k)
-	return ok && origin != "" && last.origin != origin && time.Since(last.at) < refusalLasts
-}
-
-// noteRefusals remembers what the plan refuses because its sender may not speak.
-func (s *store) noteRefusals(p *batchPlan) {
+// noteRefusals notes what the plan refuses because its sender may not speak.
+func (p *batchPlan) noteRefusals(tx *database.Batch, nowMS int64) {
+	noted := map[sendKey]string{}
 	for i, r := range p.batch {
 		if origin := r.send.GetOrigin(); origin != "" && im.KindOf(p.outcomes[i].err) == im.KindForbidden {
-			s.refusals.note(p.key(i), origin)
+			noted[p.key(i)] = origin
+		}
+	}
+	if len(noted) == 0 {
+		return
+	}
+	args := make([]any, 0, 5*len(noted))
+	keys := slices.SortedFunc(maps.Keys(noted), sendKey.compare) // in one order everywhere: no deadlocks
+	for _, k := range keys {
+		args = append(args, int64(k.conv), int64(k.sender), int64(k.client), noted[k], nowMS)
+	}
+	var convs []im.ConversationID
+	for _, k := range keys {
+		if c := p.convs[k.conv]; c != nil && c.RefusedAtMS != nowMS {
+			c.RefusedAtMS = nowMS
+			convs = append(convs, c.ID)
+		}
+	}
+	if len(convs) > 0 {
+		tx.Write(`UPDATE conversations SET refused_at_ms = ? WHERE id IN (`+placeholders(len(convs))+`)`, append([]any{nowMS}, anys(convs)...)...)
+	}
+	tx.Write(`INSERT INTO refusals (conversation_id, sender_id, client_msg_id, origin, at_ms) VALUES `+
+		strings.Repeat(`(?,?,?,?,?),`, len(noted)-1)+`(?,?,?,?,?)`+
+		` ON DUPLICATE KEY UPDATE origin = VALUES(origin), at_ms = VALUES(at_ms)`, args...)
+}
+
+// findRefusals makes unknown what was refused lately on another connection, also before
+// there was a conversation.
+func findRefusals(ctx context.Context, tx sqlx.QueryerContext, p *batchPlan, nowMS int64) error {
+	var args []any
+	for i := range p.batch {
+		if p.outcomes[i].err == nil {
+			k := p.key(i)
+			args = append(args, int64(k.conv), int64(k.sender), int64(k.client), int64(0), int64(k.sender), int64(k.client))
+		}
+	}
+	if len(args) == 0 {
+		return nil
+	}
+	var rows []refusedRow
+	query := `SELECT conversation_id, sender_id, client_msg_id, origin FROM refusals WHERE at_ms > ? AND (conversation_id, sender_id, client_msg_id) IN (` +
+		strings.Repeat(`(?,?,?),`, len(args)/3-1) + `(?,?,?))`
+	if err := sqlx.SelectContext(ctx, tx, &rows, query, append([]any{nowMS - refusalLasts.Milliseconds()}, args...)...); err != nil {
+		return fmt.Errorf("find refusals: %w", err)
+	}
+	for i, r := range p.batch {
+		k := p.key(i)
+		if p.outcomes[i].err == nil && slices.ContainsFunc(rows, func(n refusedRow) bool {
+			return (n.Conv == k.conv || n.Conv == 0) && n.Sender == k.sender && n.Client == k.client && n.Origin != r.send.GetOrigin()
+		}) {
+			p.outcomes[i].err = im.E(im.KindUnknown, "outcome_unknown", errRefusedElsewhere)
+		}
+	}
+	return nil
+}
+
+// sweepRefusals removes old notes until ctx ends.
+func (s *store) sweepRefusals(ctx context.Context) {
+	tick := time.NewTicker(refusalSweep)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		s.forgetRefusals(ctx)
+	}
+}
+
+// forgetRefusals removes the notes that are old by now. What fails is done the next time.
+func (s *store) forgetRefusals(ctx context.Context) {
+	for ctx.Err() == nil {
+		res, err := s.db.ExecContext(ctx, `DELETE FROM refusals WHERE at_ms <= ? ORDER BY at_ms LIMIT ?`, s.nowMS()-refusalLasts.Milliseconds(), refusalPage)
+		if err != nil {
+			return
+		}
+		if n, err := res.RowsAffected(); err != nil || n < refusalPage {
+			return
 		}
 	}
 }

@@ -105,6 +105,7 @@ func (s *Server) Run(ctx context.Context) error {
 	wg.Go(func() { s.pub.runLate(ctx) })
 	wg.Go(func() { s.sweepTopics(ctx) })
 	wg.Go(func() { s.store.watchLife(ctx) })
+	wg.Go(func() { s.store.sweepRefusals(ctx) })
 	wg.Wait()
 	return nil
 }

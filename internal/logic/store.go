@@ -39,8 +39,7 @@ type store struct {
 	pairs       *lru.Cache[convKey, im.ConversationID]
 	memberCache *lru.Cache[im.ConversationID, *memberList]
 	foreseen    *lru.Cache[im.ConversationID, conversationRow] // see foresee
-	refusals    refusals
-	life        atomic.Pointer[life] // see life.go
+	life        atomic.Pointer[life]                           // see life.go
 	clock       clock
 }
 
@@ -65,7 +64,6 @@ func newStore(ctx context.Context, db *sqlx.DB, batches *database.Batches, cfg C
 		pairs:       pairs,
 		memberCache: members,
 		foreseen:    foreseen,
-		refusals:    newRefusals(),
 	}
 	if seeded.On(seeded.NoUniqueKey) {
 		dropUniqueKey(ctx, db)
@@ -154,8 +152,10 @@ func (s *store) ensurePair(ctx context.Context, tx *sqlx.Tx, key convKey, open b
 	}
 	id = im.ConversationID(first)
 	now := s.nowMS()
-	if _, err := tx.ExecContext(ctx, `INSERT INTO conversations (id, kind, open, user_lo, user_hi, created_at_ms, last_at_ms) VALUES (?,?,?,?,?,?,?)`,
-		first, int64(im.Private), open, int64(key.lo), key.hi, now, now); err != nil {
+	// What they were refused as strangers is noted under no conversation, see refusals.go.
+	if _, err := tx.ExecContext(ctx, `INSERT INTO conversations (id, kind, open, user_lo, user_hi, created_at_ms, last_at_ms, refused_at_ms)
+		VALUES (?,?,?,?,?,?,?,(SELECT COALESCE(MAX(at_ms), 0) FROM refusals WHERE conversation_id = 0 AND sender_id IN (?,?)))`,
+		first, int64(im.Private), open, int64(key.lo), key.hi, now, now, int64(key.lo), key.hi); err != nil {
 		return 0, err
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO members (conversation_id, user_id, id, role, first_seq, joined_at_ms) VALUES (?,?,?,?,1,?),(?,?,?,?,1,?)`,

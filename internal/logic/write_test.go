@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -207,37 +206,83 @@ func TestG5_WhatWasOvertakenIsNotStored(t *testing.T) {
 	}
 }
 
-// TestG2_WhatWasRefusedElsewhereIsNotStoredLate: a gateway sleeps on a send; its
-// client goes elsewhere, is refused there, and makes friends again. When the gateway
-// wakes, the send is settled: it was refused.
+// TestG2_WhatWasRefusedElsewhereIsNotStoredLate: a copy of a send is on its way to one
+// replica; its client goes elsewhere, is refused by another, and makes friends again.
+// When the copy arrives, the send is settled: it was refused.
 func TestG2_WhatWasRefusedElsewhereIsNotStoredLate(t *testing.T) {
 	h := newHarness(t)
-	send := func(origin string) *logicv1.SendResult {
-		m := privateSend(2, 3, 1, "x")
+	first := h.Server
+	second := h.replica()
+	kind := func(s *Server, origin string, id int64) im.Kind {
+		m := privateSend(2, 3, id, "x")
 		m.Origin = origin
-		out := make(chan *logicv1.SendResult, 1)
-		h.post(m, nil, func(r *logicv1.SendResult) { out <- r })
-		return <-out
+		_, err := sendTo(s, m)
+		if err == nil {
+			return 0
+		}
+		return im.KindOf(err)
 	}
-	kind := func(r *logicv1.SendResult) im.Kind { return im.Kind(r.GetError().GetKind()) }
-	h.befriend(2, 3)
-	h.mustSend(privateSend(2, 3, 7, "known, so that it could be stored in one go"))
+	if k := kind(first, "g1/1", 5); k != im.KindForbidden {
+		t.Fatalf("before they are friends: %v", k)
+	}
+	conv := h.befriend(2, 3)
+	if k := kind(second, "g2/2", 5); k != im.KindUnknown {
+		t.Errorf("what was refused before there was a conversation: %v", k)
+	}
+	old := func() { // as if all of this were long ago
+		t.Helper()
+		_, err := h.store.db.Exec(`UPDATE conversations SET refused_at_ms = 0`)
+		must(t, err)
+		_, err = h.store.db.Exec(`UPDATE refusals SET at_ms = at_ms - ?`, refusalLasts.Milliseconds())
+		must(t, err)
+		first.store.foreseen.Purge()
+		second.store.foreseen.Purge()
+	}
+	old()
+	for _, s := range []*Server{first, second} {
+		if k := kind(s, "g3/3", s.store.nowMS()); k != 0 {
+			t.Fatalf("a friend: %v", k)
+		}
+		if _, ok := s.store.foreseen.Get(conv); !ok {
+			t.Fatal("not remembered, so that it could be stored in one go")
+		}
+	}
 	h.setPrivate(2, 3, false)
 	for _, origin := range []string{"g1/1", "g2/2"} { // whoever heard it last
-		if r := send(origin); kind(r) != im.KindForbidden {
-			t.Fatalf("while they are no friends: %v", r)
+		if k := kind(first, origin, 1); k != im.KindForbidden {
+			t.Fatalf("while they are no friends: %v", k)
 		}
 	}
 	h.setPrivate(2, 3, true)
-	h.mustSend(privateSend(2, 3, 8, "known again"))
-	if r := send("g1/1"); kind(r) != im.KindUnknown {
-		t.Errorf("the copy that comes late: %v", r)
+	for _, s := range []*Server{second, first} {
+		if k := kind(s, "g3/3", s.store.nowMS()); k != 0 { // and remembered again
+			t.Fatalf("friends again: %v", k)
+		}
+		if k := kind(s, "g1/1", 1); k != im.KindUnknown {
+			t.Errorf("the copy that comes late: %v", k)
+		}
 	}
-	if r := send("g2/2"); r.GetError() != nil || r.GetSeq() != 3 || r.GetDuplicate() {
-		t.Errorf("tried again where it was refused: %v", r)
+	if k := kind(second, "g2/2", 1); k != 0 {
+		t.Errorf("tried again where it was refused: %v", k)
 	}
-	if r := send("g1/1"); r.GetError() != nil || r.GetSeq() != 3 || !r.GetDuplicate() {
-		t.Errorf("stored by now: %v", r)
+	if k := kind(first, "g1/1", 1); k != 0 {
+		t.Errorf("stored by now: %v", k)
+	}
+
+	h.setPrivate(2, 3, false)
+	if k := kind(first, "g2/2", 4); k != im.KindForbidden {
+		t.Fatalf("while they are no friends: %v", k)
+	}
+	h.setPrivate(2, 3, true)
+	old()
+	if k := kind(second, "g1/1", 4); k != 0 {
+		t.Errorf("held for ever: %v", k)
+	}
+	h.store.forgetRefusals(t.Context())
+	var left int
+	must(t, h.store.db.Get(&left, `SELECT COUNT(*) FROM refusals`))
+	if left != 0 {
+		t.Errorf("%d notes are left", left)
 	}
 }
 
@@ -316,26 +361,6 @@ func TestG2_AStreamTellsItsClock(t *testing.T) {
 	if r := <-told; len(r.GetResults()) != 1 || r.GetResults()[0].GetRef() != 7 {
 		t.Errorf("answered %v", r)
 	}
-}
-
-func TestRefusals_LastForAWhile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r, k := newRefusals(), sendKey{1, 2, 3}
-		r.note(k, "g1/1")
-		for _, origin := range []string{"g1/1", ""} {
-			if r.elsewhere(k, origin) {
-				t.Errorf("%q is held", origin)
-			}
-		}
-		time.Sleep(refusalLasts - time.Millisecond)
-		if !r.elsewhere(k, "g2/1") {
-			t.Error("forgotten too early")
-		}
-		time.Sleep(time.Millisecond)
-		if r.elsewhere(k, "g2/1") {
-			t.Error("held for ever")
-		}
-	})
 }
 
 func TestG5_SeqIsGaplessAndOrderedAcrossReplicas(t *testing.T) {
