@@ -330,8 +330,12 @@ func TestGroupPassword_TriesAtOnce(t *testing.T) {
 	if judged == 0 || judged > passwordTries || judged+got["group_busy"]+got["group_password_too_often"] != 4*passwordTries {
 		t.Errorf("%v", got)
 	}
-	for ; judged < passwordTries; judged++ { // what a slow machine was too busy for
-		wantReason(t, "another guess", h.join(12, group, "guess", ""), "group_password_wrong")
+	for ; judged < passwordTries; judged++ { // what a slow machine was too busy for, unless it counted first
+		err := h.join(12, group, "guess", "")
+		if im.ReasonOf(err) == "group_password_too_often" {
+			break
+		}
+		wantReason(t, "another guess", err, "group_password_wrong")
 	}
 	wantReason(t, "then the right one", h.join(12, group, "secret", ""), "group_password_too_often")
 	must(t, h.join(13, group, "secret", ""))
