@@ -35,7 +35,11 @@ func (x *index) judgeAbsences(r *Result, b Bounds) {
 		case e.Op == OpWatch:
 			viewers[e.To] = append(viewers[e.To], e.Client)
 		case e.Op == OpPresence:
-			told[pair{e.Client, e.From}] = fact{e.T, e.Code}
+			k := pair{e.Client, e.From}
+			if e.Code == imclient.CodeOffline && told[k].code == e.Code {
+				continue // told again
+			}
+			told[k] = fact{e.T, e.Code}
 		case e.Op == OpAway && e.Type == imclient.Invoke:
 			for _, v := range viewers[e.Client] {
 				knew[pair{v, e.Client}] = told[pair{v, e.Client}]

@@ -67,6 +67,12 @@ func TestJudge_Absences(t *testing.T) {
 			s.fault(2, Kill, "logic-1", 5*time.Second)
 			s.absence(never, 20*time.Second)
 		}, 0},
+		{"told in time, and once more", func(s *story) {
+			s.absence(4*time.Second, 20*time.Second)
+			back := s.events[len(s.events)-1]
+			again := Event{T: back.T - time.Second, Client: ann, Type: imclient.OK, Op: OpPresence, From: bea, Code: imclient.CodeOffline}
+			s.events = append(s.events[:len(s.events)-1], again, back)
+		}, 0},
 		{"told, and then that he is there", func(s *story) {
 			s.absence(4*time.Second, 20*time.Second)
 			back := s.events[len(s.events)-1]

@@ -54,13 +54,16 @@ func (r *run) watch(ctx context.Context) {
 }
 
 // watchLag measures how late timers are: what the machine itself adds to every
-// latency.
+// latency. The time that the history takes to be written counts: whatever happens
+// meanwhile is noted later than that.
 func (r *run) watchLag(ctx context.Context) {
 	var worst time.Duration
+	woke := time.Now()
 	for n := 0; ctx.Err() == nil; n++ {
-		began := time.Now()
 		sleep(ctx, lagEvery)
-		worst = max(worst, time.Since(began)-lagEvery)
+		now := time.Now()
+		worst = max(worst, now.Sub(woke)-lagEvery)
+		woke = now
 		if n%10 == 9 {
 			r.log.add(&Event{Type: imclient.OK, Op: OpLag, Seq: int64(worst)})
 			worst = 0
