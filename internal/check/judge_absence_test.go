@@ -26,6 +26,15 @@ func (s *story) absence(toldAfter, lasts time.Duration) {
 	s.add(Event{Client: bea, Type: imclient.Info, Op: OpAway})
 }
 
+// absenceToldAgain is an absence told in time, and told of again, as code, a second
+// before its end.
+func (s *story) absenceToldAgain(code int) {
+	s.absence(4*time.Second, 20*time.Second)
+	back := s.events[len(s.events)-1]
+	again := Event{T: back.T - time.Second, Client: ann, Type: imclient.OK, Op: OpPresence, From: bea, Code: code}
+	s.events = append(s.events[:len(s.events)-1], again, back)
+}
+
 func TestJudge_Absences(t *testing.T) {
 	const never = -1
 	cases := []struct {
@@ -67,18 +76,8 @@ func TestJudge_Absences(t *testing.T) {
 			s.fault(2, Kill, "logic-1", 5*time.Second)
 			s.absence(never, 20*time.Second)
 		}, 0},
-		{"told in time, and once more", func(s *story) {
-			s.absence(4*time.Second, 20*time.Second)
-			back := s.events[len(s.events)-1]
-			again := Event{T: back.T - time.Second, Client: ann, Type: imclient.OK, Op: OpPresence, From: bea, Code: imclient.CodeOffline}
-			s.events = append(s.events[:len(s.events)-1], again, back)
-		}, 0},
-		{"told, and then that he is there", func(s *story) {
-			s.absence(4*time.Second, 20*time.Second)
-			back := s.events[len(s.events)-1]
-			wrong := Event{T: back.T - time.Second, Client: ann, Type: imclient.OK, Op: OpPresence, From: bea, Code: imclient.CodeOnline}
-			s.events = append(s.events[:len(s.events)-1], wrong, back)
-		}, 1},
+		{"told in time, and once more", func(s *story) { s.absenceToldAgain(imclient.CodeOffline) }, 0},
+		{"told, and then that he is there", func(s *story) { s.absenceToldAgain(imclient.CodeOnline) }, 1},
 		{"a machine that is too slow", func(s *story) {
 			s.add(Event{Op: OpLag, Seq: int64(time.Second)})
 			s.absence(17*time.Second, 20*time.Second)
