@@ -69,12 +69,8 @@ func (c *conn) chat(in *wire.Inbound) {
 		<-room
 	}
 	size := len(in.Text) + len(in.Data)
-	if !c.acquire(size) {
-		return
-	}
-	at := c.s.now()
-	if !c.mayTake() { // not before there was room: this process may have slept meanwhile
-		c.answered(size)
+	at, ok := c.take(size)
+	if !ok {
 		return
 	}
 	send := &logicv1.Send{
@@ -98,6 +94,21 @@ func (c *conn) chat(in *wire.Inbound) {
 		return
 	}
 	c.pauses = 0
+}
+
+// take waits for room in the window and reports whether the frame may be taken, and
+// when that was; then answered must follow. Only once there is room it is asked
+// whether: this process may have slept meanwhile.
+func (c *conn) take(size int) (at time.Duration, ok bool) {
+	if !c.acquire(size) {
+		return 0, false
+	}
+	at = c.s.now()
+	if !c.mayTake() {
+		c.answered(size)
+		return 0, false
+	}
+	return at, true
 }
 
 // mayTake reports whether a send of this connection may be taken. What lay in the
@@ -174,11 +185,7 @@ func (c *conn) refuse(in *wire.Inbound, err error) {
 // ask does what needs a call to a service, beside the reader.
 func (c *conn) ask(in wire.Inbound) {
 	size := c.s.cfg.WindowBytes / asksPerConn
-	if !c.acquire(size) {
-		return
-	}
-	if !c.mayTake() {
-		c.answered(size)
+	if _, ok := c.take(size); !ok {
 		return
 	}
 	select {
