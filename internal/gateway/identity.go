@@ -91,31 +91,50 @@ func (d *identity) revoked(c *token.Claims) bool {
 }
 
 const (
-	// askTimeout is how long a replica of auth may be silent before another is
+	// askTimeout is how long a replica of auth may be silent before others are
 	// asked: with the pause between two looks it must leave something of the second
 	// within which the end of a login is known.
 	askTimeout = 400 * time.Millisecond
-	// quickAsks is how often that is done, before it is not one replica that is
+	// askAgain is how often that is done, before it is not one replica that is
 	// stopped but all of them that are slow.
-	quickAsks = 2
+	askAgain = 2
 )
 
-// ofAnother makes a call, and again while the one asked is silent: calls go to the
-// replicas in turn.
-func ofAnother(ctx context.Context, ask func(context.Context) error) error {
-	within := func(limit time.Duration) (silent bool, err error) {
-		bounded, cancel := context.WithTimeout(ctx, limit)
-		defer cancel()
-		err = ask(bounded)
-		return err != nil && bounded.Err() != nil && ctx.Err() == nil, err
+// ofAnother makes a call, and while nobody answers makes it again; the first answer
+// counts. Calls go to the replicas in turn, so of two at once one goes to another, even
+// if other calls take turns as well.
+func ofAnother[R any](ctx context.Context, ask func(context.Context) (R, error)) (R, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	type answer struct {
+		r   R
+		err error
 	}
-	for range quickAsks {
-		if silent, err := within(askTimeout); !silent {
-			return err
+	answers := make(chan answer, 1+2*askAgain)
+	asked := 0
+	one := func() {
+		asked++
+		go func() {
+			r, err := ask(ctx)
+			answers <- answer{r, err}
+		}()
+	}
+	one()
+	silent := time.NewTicker(askTimeout)
+	defer silent.Stop()
+	for again := 0; ; {
+		select {
+		case a := <-answers:
+			if asked--; a.err == nil || asked == 0 {
+				return a.r, a.err
+			}
+		case <-silent.C:
+			if again++; again <= askAgain {
+				one()
+				one()
+			}
 		}
 	}
-	_, err := within(callTimeout)
-	return err
 }
 
 // fetchKeys fetches the keys unless that was tried less than age ago; it reports
@@ -128,10 +147,8 @@ func (d *identity) fetchKeys(ctx context.Context, age time.Duration) bool {
 	}
 	d.fresh = false
 	defer func() { d.fetched = time.Now() }() // whoever waited for this does not try again
-	var r *authv1.KeysResponse
-	err := ofAnother(ctx, func(ctx context.Context) (err error) {
-		r, err = d.auth.Keys(ctx, &authv1.KeysRequest{})
-		return err
+	r, err := ofAnother(ctx, func(ctx context.Context) (*authv1.KeysResponse, error) {
+		return d.auth.Keys(ctx, &authv1.KeysRequest{})
 	})
 	if err != nil || len(r.GetKeys()) == 0 {
 		d.log.Warn("cannot fetch the keys of auth", "err", err)
@@ -200,10 +217,8 @@ func (d *identity) poll(ctx context.Context) (int, error) {
 	d.mu.RLock()
 	after := d.cursor
 	d.mu.RUnlock()
-	var r *authv1.RevocationsResponse
-	err := ofAnother(ctx, func(ctx context.Context) (err error) {
-		r, err = d.auth.Revocations(ctx, &authv1.RevocationsRequest{After: after})
-		return err
+	r, err := ofAnother(ctx, func(ctx context.Context) (*authv1.RevocationsResponse, error) {
+		return d.auth.Revocations(ctx, &authv1.RevocationsRequest{After: after})
 	})
 	if err != nil {
 		return 0, err
