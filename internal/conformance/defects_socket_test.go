@@ -294,6 +294,8 @@ func TestDefect13_NewerConnectionWins(t *testing.T) {
 	for i := range edges {
 		b.edge = edges[i]
 		old := b.connect()
+		a.say(b, "to the old one")
+		old.expectText("to the old one") // so logic knows of it before the new one comes
 		b.edge = edges[(i+1)%len(edges)]
 		fresh := b.connect()
 		f := old.expectCode(2004)
