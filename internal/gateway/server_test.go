@@ -66,6 +66,23 @@ func TestOwnMessageReachesOtherPlatforms(t *testing.T) {
 	}
 }
 
+// TestG6_WhatASyncPassesOverIsTold: also when the push is lost and a sync finds it, a web
+// client is told of what its user's app sent.
+func TestG6_WhatASyncPassesOverIsTold(t *testing.T) {
+	w := newWorld(t, testConfig())
+	web, app := w.connect(34), w.connect(34, "platform=app")
+	web.chat(1, 35, 1, "one")
+	web.wait(1005, 1)
+	w.store.mu.Lock()
+	w.store.push = func(*pushv1.Envelope) {}
+	w.store.mu.Unlock()
+	app.chat(2, 35, 1, "two")
+	app.wait(1005, 1)
+	if f := web.wait(2006, 1); f.num("seq") != 1 {
+		t.Errorf("of what the app sent the web is told %v", f)
+	}
+}
+
 // TestDefect17_BacklogComesFirstAndOnce: what was missed comes at connect, in
 // order, before live messages; what is proved to be received does not come again.
 func TestDefect17_BacklogComesFirstAndOnce(t *testing.T) {

@@ -217,7 +217,10 @@ func (c *conn) writeRun(ctx context.Context, run *logicv1.BacklogConversation) e
 	if c.stopped {
 		return errClosing
 	}
-	if seq := im.Seq(run.GetPosition()); seq > c.positions[conv] {
+	if seq, at := im.Seq(run.GetPosition()), c.positions[conv]; seq > at {
+		if at > 0 && c.platform == im.PlatformWeb { // what he sent from elsewhere, see writeLocked
+			_ = c.send(seal(wire.AppendSyncNeeded(newFrame(64), conv, at), opText))
+		}
 		c.setPositionLocked(conv, seq)
 	}
 	return nil
