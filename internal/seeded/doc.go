@@ -66,7 +66,7 @@ var All = []struct {
 	{NoWatermark, "gateways do not compare their connections with logic"},
 	{NoContentHash, "the hash of every content is the same"},
 	{NoPongProof, "a message counts as received when its proof is asked for"},
-	{NoFence, "a gateway that slept writes what it finds on the bus"},
+	{NoFence, "a gateway that slept takes and writes what it finds, and refusals are forgotten"},
 	{StaleMembers, "the members of a group are read once"},
 	{SocketsOutliveLogin, "a gateway leaves the sockets of a login that has ended open"},
 }

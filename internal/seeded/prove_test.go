@@ -33,7 +33,7 @@ var faults = map[seeded.Bug]string{
 	seeded.SeqFromRedis:        "kill:logic-1,kill:logic-2",
 	seeded.NoUniqueKey:         "kill:logic-1,kill:logic-2,kill:gateway-1,kill:gateway-2",
 	seeded.NSQOnly:             "kill:nsqd,restart:nsqd",
-	seeded.CursorAutoIncrement: "kill:logic-1,kill:logic-2,reset:clients>gateway-1,reset:clients>gateway-2",
+	seeded.CursorAutoIncrement: "chaos,reset:clients>gateway-1,reset:clients>gateway-2",
 	seeded.CursorOnWrite:       clientLinks,
 	seeded.EpochIgnored:        "flush,kill-flush",
 	seeded.NoOutbox:            "strand",
