@@ -83,6 +83,7 @@ type lanes struct {
 	wait   []*pendingSend // while no lane is up
 	count  int
 	bytes  int
+	turn   int64 // see Send.turn
 }
 
 // keyLane ties a conversation to a lane while it has sends there, so that a
@@ -195,6 +196,7 @@ func (l *lanes) submit(p *pendingSend) error {
 	}
 	l.count++
 	l.bytes += p.size
+	p.send.Turn = l.turn
 	l.routeLocked(p)
 	return nil
 }
@@ -262,6 +264,9 @@ func (l *lanes) breakLocked(n *lane, life int) {
 	for _, p := range n.pending {
 		p.moved = true
 		moved = append(moved, p)
+	}
+	if len(moved) > 0 {
+		l.turn++
 	}
 	slices.SortFunc(moved, func(a, b *pendingSend) int { return cmp.Compare(a.ref, b.ref) })
 	moved = append(moved, n.queue...)

@@ -232,21 +232,30 @@ func TestG2_SendsThatComeLateAreNotTaken(t *testing.T) {
 // it is never ahead of the clock.
 func TestG2_TheReplicasClockIsNeverOverestimated(t *testing.T) {
 	n := &lane{ahead: time.Second}
-	hour := time.Hour
-	if got, want := n.aheadLocked(hour), time.Second-hour/clockDrift; got != want {
-		t.Errorf("after an hour without a word: %v, not %v", got, want)
+	then := 10 * time.Second
+	if got, want := n.aheadLocked(then), time.Second-then/clockDrift; got != want {
+		t.Errorf("after a while without a word: %v, not %v", got, want)
 	}
-	n.tuneLocked(hour+500*time.Millisecond, hour) // its answer took half a second, or its clock is slow
-	if got := n.aheadLocked(hour); got != time.Second-hour/clockDrift {
+	n.tuneLocked(then+500*time.Millisecond, then) // its answer took half a second, or its clock is slow
+	if got := n.aheadLocked(then); got != time.Second-then/clockDrift {
 		t.Errorf("after a late answer: %v", got)
 	}
-	n.tuneLocked(hour+900*time.Millisecond, hour)
-	if got := n.aheadLocked(hour); got != 900*time.Millisecond {
+	n.tuneLocked(then+950*time.Millisecond, then)
+	if got := n.aheadLocked(then); got != 950*time.Millisecond {
 		t.Errorf("after a prompt answer: %v", got)
 	}
-	n.tuneLocked(2*hour+2*time.Second, 2*hour) // its clock is fast
-	if got := n.aheadLocked(2 * hour); got != 2*time.Second {
+	n.tuneLocked(2*then+2*time.Second, 2*then) // its clock is fast
+	if got := n.aheadLocked(2 * then); got != 2*time.Second {
 		t.Errorf("after a better answer: %v", got)
+	}
+	// Its clock is slewed: half a per cent slower than ours, and it answers all the time.
+	const away = time.Hour
+	for at := time.Duration(0); at <= away; at += time.Second {
+		clock := 2*then + 2*time.Second + at - at/200
+		n.tuneLocked(clock, 2*then+at)
+		if got := n.aheadLocked(2*then+at) + 2*then + at; got-clock > 100*time.Millisecond {
+			t.Fatalf("its clock is at %v and believed to be at %v", clock, got)
+		}
 	}
 }
 
@@ -371,6 +380,16 @@ func TestG2_ReplicaThatDoesNotServeFailsOver(t *testing.T) {
 	if d := time.Since(start); d > cfg.SendFailover+time.Second {
 		t.Errorf("acked after %v", d)
 	}
+	// What comes now comes after something that r1 may still store.
+	turns := make(chan int64, 1)
+	r2 := w.replicas["r2"]
+	r2.mu.Lock()
+	r2.gate = func(s *logicv1.Send) { turns <- s.GetTurn() }
+	r2.mu.Unlock()
+	a.chat(2, to, 1, "y")
+	if turn := <-turns; turn == 0 {
+		t.Error("a later send looks as if nothing had moved")
+	}
 	if n := w.lanesUp(); n != 1 {
 		t.Errorf("%d lanes", n)
 	}
@@ -427,6 +446,11 @@ func TestG2_UnknownMeansNoAnswer(t *testing.T) {
 	if len(a.all(1005)) != 0 || len(a.all(500)) != 1 {
 		t.Fatal("the unknown one was answered")
 	}
+	w.srv.lanes.mu.Lock()
+	if w.srv.lanes.turn == 0 {
+		t.Error("later sends look as if nothing were unknown")
+	}
+	w.srv.lanes.mu.Unlock()
 	r1.resume()
 	w.eventually("back", func() bool { return w.lanesUp() == 1 })
 	a.chat(1, 35, 1, "sent") // the client tries again: settled

@@ -132,9 +132,9 @@ func clockOf(r *logicv1.SendStreamResponse) time.Duration {
 	return time.Duration(r.GetClockUs()) * time.Microsecond
 }
 
-// clockDrift is how fast two clocks may drift apart: a ten-thousandth, many times what
-// quartzes do.
-const clockDrift = 10_000
+// clockDrift is how fast two clocks may drift apart: a hundredth, many times what
+// quartzes do and what clocks are usually slewed by.
+const clockDrift = 100
 
 // aheadLocked is how far the replica's clock is ahead, at least. What is known of it
 // fades as the clocks drift; replicas tell theirs now and then.

@@ -118,6 +118,7 @@ func (l *lanes) expireNow() {
 			if l.late(p, now) {
 				delete(n.pending, ref)
 				l.leaveLocked(p)
+				l.turn++
 				over = append(over, p)
 			}
 		}

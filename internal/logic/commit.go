@@ -44,10 +44,12 @@ const retryPause = 50 * time.Millisecond
 // commit stores a batch. It retries with the same keys while ctx lasts: a batch
 // whose COMMIT was not answered is found again by its keys, never stored twice.
 func (s *store) commit(ctx context.Context, batch []*sendReq) ([]outcome, *committed) {
-	var (
-		unknown  bool // an earlier COMMIT may have happened
-		checkDup bool
-	)
+	return s.commitAgain(ctx, batch, false, false)
+}
+
+// commitAgain is commit of what has been tried before: unknown says that an earlier
+// COMMIT may have happened, checkDup that some of it may be stored.
+func (s *store) commitAgain(ctx context.Context, batch []*sendReq, unknown, checkDup bool) ([]outcome, *committed) {
 	for {
 		outcomes, done, err := s.tryCommit(ctx, batch, checkDup)
 		if err == nil {
@@ -68,7 +70,7 @@ func (s *store) commit(ctx context.Context, batch []*sendReq) ([]outcome, *commi
 			return failAll(batch, unknown, unavailable(err)), nil
 		default:
 			if len(batch) > 1 { // one message must not spoil the others
-				return s.commitSingly(ctx, batch)
+				return s.commitSingly(ctx, batch, unknown, checkDup)
 			}
 			s.log.ErrorContext(ctx, "commit failed", "err", err)
 			return failAll(batch, unknown, im.E(im.KindInternal, "store_failed", err)), nil
@@ -82,11 +84,11 @@ func (s *store) commit(ctx context.Context, batch []*sendReq) ([]outcome, *commi
 	}
 }
 
-func (s *store) commitSingly(ctx context.Context, batch []*sendReq) ([]outcome, *committed) {
+func (s *store) commitSingly(ctx context.Context, batch []*sendReq, unknown, checkDup bool) ([]outcome, *committed) {
 	all := &committed{}
 	outcomes := make([]outcome, 0, len(batch))
 	for _, r := range batch {
-		o, done := s.commit(ctx, []*sendReq{r})
+		o, done := s.commitAgain(ctx, []*sendReq{r}, unknown, checkDup)
 		outcomes = append(outcomes, o...)
 		if done != nil {
 			all.outbox = append(all.outbox, done.outbox...)

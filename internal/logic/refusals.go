@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jmoiron/sqlx"
 
+	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/im"
 	"im-services/internal/platform/database"
+	"im-services/internal/seeded"
 )
 
 // A client whose send is refused may have sent it on another connection before, which
@@ -21,7 +24,9 @@ import (
 // refused. So what is refused is noted, in the transaction that refuses it, with the
 // connection; a copy from another one, which would be allowed, is not stored, and not
 // answered; a client that is there after all asks again. All that comes over HTTP
-// through one gateway counts as one connection: it keeps their order.
+// through one gateway counts as one connection: it keeps their order. Whenever a gateway
+// cannot, because it gave sends to one replica and then to another, or lost patience
+// with them, all its connections count as new ones (see Send.turn).
 //
 // The notes are looked for in conversations in which somebody was refused lately, which
 // their rows say, and all others pay nothing. A replica that knows a row by heart (see
@@ -29,9 +34,12 @@ import (
 // the row has changed, or a mute has ended, after which the row is read.
 
 const (
-	// refusalLasts is longer than a copy of a send may be on its way, see
-	// SendStreamRequest.not_after_us, and in its transaction.
-	refusalLasts = 10 * time.Second
+	// refusalLasts is longer than a copy of a send may be on its way: in a connection
+	// that is cut, until its gateway gives it up; from there on, see
+	// SendStreamRequest.not_after_us; and in its transaction.
+	refusalLasts = 45 * time.Second
+	// refusalRace is longer than a transaction that notes a refusal takes.
+	refusalRace = 5 * time.Second
 	// refusalSweep is how often old notes are removed, refusalPage how many at once.
 	refusalSweep = 5 * time.Second
 	refusalPage  = 1000
@@ -47,11 +55,20 @@ type refusedRow struct {
 	Origin string            `db:"origin"`
 }
 
+// cameBy names the connection that a send came on, for as long as its gateway keeps the
+// order of what comes on it; of none it is empty.
+func cameBy(m *logicv1.Send) string {
+	if m.GetTurn() == 0 {
+		return m.GetOrigin()
+	}
+	return m.GetOrigin() + "#" + strconv.FormatInt(m.GetTurn(), 10)
+}
+
 // noteRefusals notes what the plan refuses because its sender may not speak.
 func (p *batchPlan) noteRefusals(tx *database.Batch, nowMS int64) {
 	noted := map[sendKey]string{}
 	for i, r := range p.batch {
-		if origin := r.send.GetOrigin(); origin != "" && im.KindOf(p.outcomes[i].err) == im.KindForbidden {
+		if origin := cameBy(r.send); origin != "" && im.KindOf(p.outcomes[i].err) == im.KindForbidden {
 			noted[p.key(i)] = origin
 		}
 	}
@@ -83,7 +100,7 @@ func (p *batchPlan) noteRefusals(tx *database.Batch, nowMS int64) {
 func findRefusals(ctx context.Context, tx sqlx.QueryerContext, p *batchPlan, nowMS int64) error {
 	var args []any
 	for i := range p.batch {
-		if p.outcomes[i].err == nil {
+		if p.outcomes[i].err == nil && !seeded.On(seeded.NoFence) {
 			k := p.key(i)
 			args = append(args, int64(k.conv), int64(k.sender), int64(k.client), int64(0), int64(k.sender), int64(k.client))
 		}
@@ -100,7 +117,7 @@ func findRefusals(ctx context.Context, tx sqlx.QueryerContext, p *batchPlan, now
 	for i, r := range p.batch {
 		k := p.key(i)
 		if p.outcomes[i].err == nil && slices.ContainsFunc(rows, func(n refusedRow) bool {
-			return (n.Conv == k.conv || n.Conv == 0) && n.Sender == k.sender && n.Client == k.client && n.Origin != r.send.GetOrigin()
+			return (n.Conv == k.conv || n.Conv == 0) && n.Sender == k.sender && n.Client == k.client && n.Origin != cameBy(r.send)
 		}) {
 			p.outcomes[i].err = im.E(im.KindUnknown, "outcome_unknown", errRefusedElsewhere)
 		}

@@ -153,9 +153,11 @@ func (s *store) ensurePair(ctx context.Context, tx *sqlx.Tx, key convKey, open b
 	id = im.ConversationID(first)
 	now := s.nowMS()
 	// What they were refused as strangers is noted under no conversation, see refusals.go.
+	// Such a note may be about to be committed, so it is looked for at first in any case.
+	looked := now - (refusalLasts - refusalRace).Milliseconds()
 	if _, err := tx.ExecContext(ctx, `INSERT INTO conversations (id, kind, open, user_lo, user_hi, created_at_ms, last_at_ms, refused_at_ms)
-		VALUES (?,?,?,?,?,?,?,(SELECT COALESCE(MAX(at_ms), 0) FROM refusals WHERE conversation_id = 0 AND sender_id IN (?,?)))`,
-		first, int64(im.Private), open, int64(key.lo), key.hi, now, now, int64(key.lo), key.hi); err != nil {
+		VALUES (?,?,?,?,?,?,?,(SELECT COALESCE(MAX(at_ms), ?) FROM refusals WHERE conversation_id = 0 AND sender_id IN (?,?) AND at_ms > ?))`,
+		first, int64(im.Private), open, int64(key.lo), key.hi, now, now, looked, int64(key.lo), key.hi, looked); err != nil {
 		return 0, err
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO members (conversation_id, user_id, id, role, first_seq, joined_at_ms) VALUES (?,?,?,?,1,?),(?,?,?,?,1,?)`,

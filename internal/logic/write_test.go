@@ -213,9 +213,10 @@ func TestG2_WhatWasRefusedElsewhereIsNotStoredLate(t *testing.T) {
 	h := newHarness(t)
 	first := h.Server
 	second := h.replica()
+	var turn int64
 	kind := func(s *Server, origin string, id int64) im.Kind {
 		m := privateSend(2, 3, id, "x")
-		m.Origin = origin
+		m.Origin, m.Turn = origin, turn
 		_, err := sendTo(s, m)
 		if err == nil {
 			return 0
@@ -225,7 +226,12 @@ func TestG2_WhatWasRefusedElsewhereIsNotStoredLate(t *testing.T) {
 	if k := kind(first, "g1/1", 5); k != im.KindForbidden {
 		t.Fatalf("before they are friends: %v", k)
 	}
+	// The note is about to be committed while the conversation is made.
+	_, err := h.store.db.Exec(`UPDATE refusals SET conversation_id = 1`)
+	must(t, err)
 	conv := h.befriend(2, 3)
+	_, err = h.store.db.Exec(`UPDATE refusals SET conversation_id = 0`)
+	must(t, err)
 	if k := kind(second, "g2/2", 5); k != im.KindUnknown {
 		t.Errorf("what was refused before there was a conversation: %v", k)
 	}
@@ -269,6 +275,18 @@ func TestG2_WhatWasRefusedElsewhereIsNotStoredLate(t *testing.T) {
 		t.Errorf("stored by now: %v", k)
 	}
 
+	// Its gateway gave it to one replica and then to another.
+	h.setPrivate(2, 3, false)
+	turn = 1
+	if k := kind(second, "g3/http", 6); k != im.KindForbidden {
+		t.Fatalf("while they are no friends: %v", k)
+	}
+	h.setPrivate(2, 3, true)
+	turn = 0
+	if k := kind(first, "g3/http", 6); k != im.KindUnknown {
+		t.Errorf("the copy of before it was moved: %v", k)
+	}
+
 	h.setPrivate(2, 3, false)
 	if k := kind(first, "g2/2", 4); k != im.KindForbidden {
 		t.Fatalf("while they are no friends: %v", k)
@@ -283,6 +301,29 @@ func TestG2_WhatWasRefusedElsewhereIsNotStoredLate(t *testing.T) {
 	must(t, h.store.db.Get(&left, `SELECT COUNT(*) FROM refusals`))
 	if left != 0 {
 		t.Errorf("%d notes are left", left)
+	}
+}
+
+// TestG2_WhatMayBeStoredIsNotRefused: a batch whose COMMIT was not answered is tried
+// again one by one, and the database goes away.
+func TestG2_WhatMayBeStoredIsNotRefused(t *testing.T) {
+	h := newHarness(t)
+	h.befriend(2, 3)
+	var batch []*sendReq
+	for id := int64(1); id <= 2; id++ {
+		r, err := newSendReq(privateSend(2, 3, id, "x"))
+		must(t, err)
+		batch = append(batch, r)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for unknown, want := range map[bool]im.Kind{true: im.KindUnknown, false: im.KindUnavailable} {
+		outcomes, _ := h.store.commitSingly(ctx, batch, unknown, true)
+		for i, o := range outcomes {
+			if got := im.KindOf(o.err); got != want {
+				t.Errorf("unknown %v: send %d ends %v", unknown, i, got)
+			}
+		}
 	}
 }
 

@@ -85,7 +85,8 @@ func IsUnavailable(err error) bool {
 	}
 	switch number(err) {
 	case errTooManyConnections, errServerShutdown, errHostBlocked, errUserConnections,
-		errReadOnlyOption, errReadOnlyTx, errReadOnlyMode, errConnectionKilled:
+		errReadOnlyOption, errReadOnlyTx, errReadOnlyMode, errConnectionKilled,
+		errQueryInterrupted:
 		return true
 	}
 	for _, target := range []error{

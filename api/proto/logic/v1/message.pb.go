@@ -41,7 +41,10 @@ type Send struct {
 	// "<gateway id>/<conn id>" for a socket send, "<gateway id>/http" for REST.
 	Origin string `protobuf:"bytes,9,opt,name=origin,proto3" json:"origin,omitempty"`
 	// The verified sender, for group data.
-	Sender        *v1.Profile `protobuf:"bytes,10,opt,name=sender,proto3" json:"sender,omitempty"`
+	Sender *v1.Profile `protobuf:"bytes,10,opt,name=sender,proto3" json:"sender,omitempty"`
+	// Rises in the life of a gateway whenever it has lost sight of sends that may still be
+	// stored. A copy of an earlier turn is one that its client no longer waits for.
+	Turn          int64 `protobuf:"varint,11,opt,name=turn,proto3" json:"turn,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -144,6 +147,13 @@ func (x *Send) GetSender() *v1.Profile {
 		return x.Sender
 	}
 	return nil
+}
+
+func (x *Send) GetTurn() int64 {
+	if x != nil {
+		return x.Turn
+	}
+	return 0
 }
 
 // SendResult settles one send: stored (no error) or refused (error).
@@ -1377,7 +1387,7 @@ var File_logic_v1_message_proto protoreflect.FileDescriptor
 
 const file_logic_v1_message_proto_rawDesc = "" +
 	"\n" +
-	"\x16logic/v1/message.proto\x12\blogic.v1\x1a\x12push/v1/push.proto\"\x93\x02\n" +
+	"\x16logic/v1/message.proto\x12\blogic.v1\x1a\x12push/v1/push.proto\"\xa7\x02\n" +
 	"\x04Send\x12\x1b\n" +
 	"\tsender_id\x18\x01 \x01(\x03R\bsenderId\x12\"\n" +
 	"\rclient_msg_id\x18\x02 \x01(\x03R\vclientMsgId\x12\x12\n" +
@@ -1389,7 +1399,8 @@ const file_logic_v1_message_proto_rawDesc = "" +
 	"\bplatform\x18\b \x01(\x05R\bplatform\x12\x16\n" +
 	"\x06origin\x18\t \x01(\tR\x06origin\x12(\n" +
 	"\x06sender\x18\n" +
-	" \x01(\v2\x10.push.v1.ProfileR\x06sender\"\xea\x01\n" +
+	" \x01(\v2\x10.push.v1.ProfileR\x06sender\x12\x12\n" +
+	"\x04turn\x18\v \x01(\x03R\x04turn\"\xea\x01\n" +
 	"\n" +
 	"SendResult\x12\x1d\n" +
 	"\n" +
