@@ -16,7 +16,7 @@ const (
 	markTick    = 200 * time.Millisecond
 	markTimeout = 2 * time.Second
 	markPace    = 50 * time.Millisecond // between two chunks, at most
-	assertBatch = 100                   // each takes logic some round trips
+	assertBatch = 100                   // each has Redis run a script, all in one round trip
 	// asleepMost is how long it may take to find out whether connections are still
 	// their clients' after the process slept. Then they are closed: a client that is
 	// still there connects again, and what it sent is unknown.

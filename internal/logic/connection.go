@@ -186,19 +186,24 @@ func (s *Server) Watermark(ctx context.Context, req *logicv1.WatermarkRequest) (
 // its contents, gateways say again what they hold. Of two connections that claim
 // one place the one made later keeps it.
 func (s *Server) Assert(ctx context.Context, req *logicv1.AssertRequest) (*logicv1.AssertResponse, error) {
-	resp := &logicv1.AssertResponse{Marks: make([]*logicv1.Watermark, len(req.GetConns()))}
+	users := make([]im.UserID, len(req.GetConns()))
+	rts := make([]route, len(req.GetConns()))
 	for i, c := range req.GetConns() {
 		if err := s.checkConn(req.GetGatewayId(), c); err != nil {
 			return nil, err
 		}
-		user := im.UserID(c.GetUserId())
-		reg, err := s.routes.register(ctx, user, routeOf(req.GetGatewayId(), c), *s.cfg.KickOlder, false)
-		if err != nil {
-			return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
-		}
-		if err := failpoint.Hit("logic.assert_registered"); err != nil {
-			return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
-		}
+		users[i], rts[i] = im.UserID(c.GetUserId()), routeOf(req.GetGatewayId(), c)
+	}
+	regs, err := s.routes.registerAll(ctx, users, rts, *s.cfg.KickOlder, false)
+	if err != nil {
+		return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
+	}
+	if err := failpoint.Hit("logic.assert_registered"); err != nil {
+		return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
+	}
+	resp := &logicv1.AssertResponse{Marks: make([]*logicv1.Watermark, len(regs))}
+	for i, reg := range regs {
+		user := users[i]
 		resp.Epoch = reg.epoch
 		resp.Marks[i] = &logicv1.Watermark{Pv: int64(reg.pv), Routed: !reg.lost, Displaced: reg.lost}
 		for _, old := range reg.displaced {

@@ -184,18 +184,22 @@ return {tonumber(told[1]), redis.call('HINCRBY', KEYS[1], 'v', 1), tonumber(told
 func (p *presence) retell(ctx context.Context, users []im.UserID) (told map[im.UserID]news, inFlight map[im.UserID]bool, err error) {
 	told, inFlight = make(map[im.UserID]news, len(users)), map[im.UserID]bool{}
 	for page := range slices.Chunk(users, routePage) {
-		err := p.routes.script(ctx, retellScript, len(page), func(i int) ([]string, []any) {
+		answers, err := p.routes.script(ctx, retellScript, len(page), func(i int) ([]string, []any) {
 			return []string{presenceKey(page[i])}, nil
-		}, func(i int, answer []int64) {
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		for i, c := range answers {
+			answer, err := c.Int64Slice()
 			switch {
+			case err != nil:
+				return nil, nil, away(err)
 			case len(answer) == 3 && answer[1] > 0:
 				told[page[i]] = news{user: page[i], online: answer[0] == 1, version: answer[1], change: answer[2]}
 			case len(answer) == 3 && answer[1] < 0:
 				inFlight[page[i]] = true
 			}
-		})
-		if err != nil {
-			return nil, nil, err
 		}
 	}
 	return told, inFlight, nil

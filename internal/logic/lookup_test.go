@@ -542,24 +542,23 @@ func redisCPU(t testing.TB, rdb *redis.Client) (total time.Duration) {
 	return total
 }
 
-// flushBefore makes Redis forget everything just before the named command.
-type flushBefore struct {
-	command string
-	flush   func()
+// flushAfter makes Redis forget everything just after it ran a script in a pipeline.
+type flushAfter struct {
+	script *redis.Script
+	flush  func()
 }
 
-func (f flushBefore) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (f flushAfter) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-func (f flushBefore) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
-}
+func (f flushAfter) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
 
-func (f flushBefore) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		if cmd.Name() == f.command {
+func (f flushAfter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		if args := cmds[0].Args(); len(args) > 1 && args[1] == f.script.Hash() {
 			f.flush()
 		}
-		return next(ctx, cmd)
+		return err
 	}
 }
 
@@ -577,7 +576,7 @@ func TestG8_RegistrationBelongsToOneLifeOfRedis(t *testing.T) {
 	other := redis.NewClient(&redis.Options{Addr: h.redis})
 	defer func() { _ = other.Close() }()
 	flushed := false
-	h.routes.rdb.AddHook(flushBefore{command: "sadd", flush: func() {
+	h.routes.rdb.AddHook(flushAfter{script: registerScript, flush: func() {
 		if err := other.FlushAll(context.Background()).Err(); err != nil {
 			t.Error(err)
 		}

@@ -426,9 +426,10 @@ func (p *presence) settle(ctx context.Context, users []im.UserID) (inFlight map[
 		return nil, err
 	}
 	p.repeats.add(time.Now(), changed, sent)
-	return inFlight, p.routes.script(ctx, toldScript, len(changed), func(i int) ([]string, []any) {
+	_, err = p.routes.script(ctx, toldScript, len(changed), func(i int) ([]string, []any) {
 		return []string{presenceKey(changed[i].user)}, []any{changed[i].version}
-	}, nil)
+	})
+	return inFlight, err
 }
 
 // look runs the comparison for many users in one round trip.
@@ -446,17 +447,24 @@ func (p *presence) look(ctx context.Context, users []im.UserID) (changed []news,
 	}
 	p.mu.Unlock()
 	inFlight = map[im.UserID]bool{}
-	err = p.routes.script(ctx, lookScript, len(users), func(i int) ([]string, []any) {
+	answers, err := p.routes.script(ctx, lookScript, len(users), func(i int) ([]string, []any) {
 		return []string{routesKey(users[i]), presenceKey(users[i])}, args
-	}, func(i int, answer []int64) {
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, c := range answers {
+		answer, err := c.Int64Slice()
 		switch {
+		case err != nil:
+			return nil, nil, away(err)
 		case len(answer) == 2 && answer[1] > 0:
 			changed = append(changed, news{user: users[i], online: answer[0] == 1, version: answer[1]})
 		case len(answer) == 2 && answer[1] < 0:
 			inFlight[users[i]] = true
 		}
-	})
-	return changed, inFlight, err
+	}
+	return changed, inFlight, nil
 }
 
 // alive judges, for questions, whether a route still is one.

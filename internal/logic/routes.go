@@ -118,11 +118,12 @@ func (r *routes) ensureEpoch(ctx context.Context) error {
 	return away(r.rdb.SetNX(ctx, epochKey, rand.Text(), 0).Err())
 }
 
-// registerScript adds a route and returns the push counter, the time the route got,
-// the epoch, made if there is none, and whether the connection had a route before,
-// then the fields and values of the routes of the same platform that it displaced. Counter and epoch are read in one go: a
-// counter under the epoch of another life of Redis would make the connection take
-// what it gets for repeats. A registration may be delayed until its client is back on another
+// registerScript adds a route, notes for its gateway whose it is, and returns the push
+// counter, the time the route got, the epoch, made if there is none, and whether the
+// connection had a route before, then the fields and values of the routes of the same
+// platform that it displaced. Counter and epoch are read in one go: a counter under
+// the epoch of another life of Redis would make the connection take what it gets for
+// repeats. A registration may be delayed until its client is back on another
 // socket, and must not displace that: on its own gateway the higher connection id
 // is the newer one; between gateways the later time is, as long as the times are
 // so close that the clocks may be believed. Otherwise a new connection wins and
@@ -132,9 +133,9 @@ func (r *routes) ensureEpoch(ctx context.Context) error {
 // replicas, gets a later time, so that who made the first route can tell it from
 // the second.
 //
-// KEYS: routes, push counter, epoch. ARGV: field, platform, since, "1" to
-// displace, "1" if new, gateway and slash, connection id, how far in ms clocks are
-// believed, a new epoch.
+// KEYS: routes, push counter, epoch, users of the gateway. ARGV: field, platform,
+// since, "1" to displace, "1" if new, gateway and slash, connection id, how far in ms
+// clocks are believed, a new epoch, user.
 var registerScript = redis.NewScript(`
 local since = tonumber(ARGV[3])
 redis.call('SET', KEYS[3], ARGV[9], 'NX')
@@ -163,6 +164,7 @@ for entry in string.gmatch(redis.call('GET', KEYS[1]) or '', '%S+') do
 end
 kept[#kept+1] = ARGV[1] .. '=' .. ARGV[2] .. ':' .. string.format('%.0f', since)
 redis.call('SET', KEYS[1], table.concat(kept, ' '))
+redis.call('SADD', KEYS[4], ARGV[10])
 local pv = redis.call('GET', KEYS[2])
 local out = {tonumber(pv or '0'), since, epoch, again}
 for i = 1, #displaced do out[#out+1] = displaced[i] end
@@ -187,25 +189,48 @@ type registration struct {
 }
 
 // register adds the user's route. With displace, older routes of the same
-// platform are removed and returned. It is one atomic step per user, and safe
-// to repeat.
+// platform are removed and returned. It is one atomic step, and safe to repeat.
 func (r *routes) register(ctx context.Context, u im.UserID, rt route, displace, fresh bool) (registration, error) {
-	var reg registration
+	regs, err := r.registerAll(ctx, []im.UserID{u}, []route{rt}, displace, fresh)
+	return regs[0], err
+}
+
+// registerAll registers each of the users in a step of his own, all in one round trip:
+// after Redis lost its contents there are as many as there are connections.
+func (r *routes) registerAll(ctx context.Context, users []im.UserID, rts []route, displace, fresh bool) ([]registration, error) {
 	flag := func(b bool) string {
 		if b {
 			return "1"
 		}
 		return "0"
 	}
-	res, err := registerScript.Run(ctx, r.rdb, []string{routesKey(u), pvKey(u), epochKey},
-		rt.field(), strconv.Itoa(int(rt.platform)), strconv.FormatInt(rt.sinceMS, 10), flag(displace), flag(fresh),
-		string(rt.gateway)+"/", strconv.FormatInt(int64(rt.conn), 10), lateRegistration.Milliseconds(), rand.Text()).Slice()
-	if away(err) != nil {
-		return reg, away(err)
+	regs, epoch := make([]registration, len(users)), rand.Text()
+	answers, err := r.script(ctx, registerScript, len(users), func(i int) ([]string, []any) {
+		u, rt := users[i], rts[i]
+		return []string{routesKey(u), pvKey(u), epochKey, gatewayKey(rt.gateway)}, []any{
+			rt.field(), strconv.Itoa(int(rt.platform)), strconv.FormatInt(rt.sinceMS, 10), flag(displace), flag(fresh),
+			string(rt.gateway) + "/", strconv.FormatInt(int64(rt.conn), 10), lateRegistration.Milliseconds(), epoch, int64(u),
+		}
+	})
+	if err != nil {
+		return regs, err
 	}
-	if len(res) < 3 {
-		return reg, fmt.Errorf("register route: short answer")
+	for i, c := range answers {
+		res, err := c.Slice()
+		if err == nil && len(res) < 3 {
+			err = errors.New("short answer")
+		}
+		if err != nil {
+			return regs, fmt.Errorf("register route: %w", err)
+		}
+		regs[i] = registered(res)
 	}
+	return regs, nil
+}
+
+// registered reads an answer of registerScript.
+func registered(res []any) registration {
+	var reg registration
 	pv, _ := res[0].(int64)
 	reg.sinceMS, _ = res[1].(int64)
 	reg.epoch, _ = res[2].(string)
@@ -221,7 +246,7 @@ func (r *routes) register(ctx context.Context, u im.UserID, rt route, displace, 
 			reg.displaced = append(reg.displaced, d)
 		}
 	}
-	return reg, away(r.rdb.SAdd(ctx, gatewayKey(rt.gateway), int64(u)).Err())
+	return reg
 }
 
 // removeScript deletes one route. KEYS: routes. ARGV: field, and its value if no
@@ -240,20 +265,23 @@ return 1
 // remove deletes routes, each by its own field: the route of a newer connection
 // has another field and stays.
 func (r *routes) remove(ctx context.Context, users []im.UserID, rts []route) error {
-	return r.script(ctx, removeScript, len(users), func(i int) ([]string, []any) {
+	_, err := r.script(ctx, removeScript, len(users), func(i int) ([]string, []any) {
 		return []string{routesKey(users[i])}, []any{rts[i].field()}
-	}, nil)
+	})
+	return err
 }
 
 // takeBack deletes a route unless it was made anew since.
 func (r *routes) takeBack(ctx context.Context, u im.UserID, rt route) error {
-	return r.script(ctx, removeScript, 1, func(int) ([]string, []any) {
+	_, err := r.script(ctx, removeScript, 1, func(int) ([]string, []any) {
 		return []string{routesKey(u)}, []any{rt.field(), rt.value()}
-	}, nil)
+	})
+	return err
 }
 
-// script runs a script n times in one round trip. Running it again must be harmless.
-func (r *routes) script(ctx context.Context, s *redis.Script, n int, call func(int) ([]string, []any), answer func(int, []int64)) error {
+// script runs a script n times in one round trip and returns the answers. Running it
+// again must be harmless.
+func (r *routes) script(ctx context.Context, s *redis.Script, n int, call func(int) ([]string, []any)) ([]*redis.Cmd, error) {
 	for attempt := 0; ; attempt++ {
 		pipe := r.rdb.Pipeline()
 		cmds := make([]*redis.Cmd, n)
@@ -264,22 +292,10 @@ func (r *routes) script(ctx context.Context, s *redis.Script, n int, call func(i
 		_, err := pipe.Exec(ctx)
 		if err != nil && attempt == 0 && redis.HasErrorPrefix(err, "NOSCRIPT") {
 			if err := s.Load(ctx, r.rdb).Err(); err != nil {
-				return away(err)
+				return nil, away(err)
 			}
 			continue
 		}
-		if away(err) != nil {
-			return away(err)
-		}
-		for i, c := range cmds {
-			if answer != nil {
-				v, err := c.Int64Slice()
-				if err != nil {
-					return away(err)
-				}
-				answer(i, v)
-			}
-		}
-		return nil
+		return cmds, away(err)
 	}
 }
