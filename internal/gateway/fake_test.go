@@ -47,6 +47,9 @@ type fakeStore struct {
 	redisAway bool
 	// registering is called before a route is made, which it may delay.
 	registering func()
+	// asserting is called before routes are made again, and may say that the answer is
+	// an error all the same.
+	asserting func() error
 	// paged is called when a backlog is read and nothing of it sent yet.
 	paged func()
 	// acknowledging is called before receipts are taken, which it may refuse.
@@ -427,6 +430,13 @@ func (r *replica) Watermark(_ context.Context, req *logicv1.WatermarkRequest) (*
 func (r *replica) Assert(_ context.Context, req *logicv1.AssertRequest) (*logicv1.AssertResponse, error) {
 	f := r.fakeStore
 	f.mu.Lock()
+	asserting := f.asserting
+	f.mu.Unlock()
+	var fault error
+	if asserting != nil {
+		fault = asserting()
+	}
+	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, c := range req.GetConns() {
 		f.asserted++
@@ -442,7 +452,7 @@ func (r *replica) Assert(_ context.Context, req *logicv1.AssertRequest) (*logicv
 		}
 	}
 	epoch, marks := f.marks(req.GetConns())
-	return &logicv1.AssertResponse{Epoch: epoch, Marks: marks}, nil
+	return &logicv1.AssertResponse{Epoch: epoch, Marks: marks}, fault
 }
 
 func (r *replica) Presence(_ context.Context, req *logicv1.PresenceRequest) (*logicv1.PresenceResponse, error) {

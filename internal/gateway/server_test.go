@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -452,6 +453,34 @@ func TestG9_AnEndThatPassesItsRegistrationIsReportedAgain(t *testing.T) {
 	if n := len(w.srv.reports.again); n != 0 {
 		t.Fatalf("%d ends to be reported again", n)
 	}
+}
+
+// TestG9_AnEndWhileItsRouteIsAssertedLeavesNoRoute: Redis forgot the route, and it is
+// made again when the end has been reported; the gateway is told that this failed.
+func TestG9_AnEndWhileItsRouteIsAssertedLeavesNoRoute(t *testing.T) {
+	w := newWorld(t, testConfig())
+	c := w.connect(34)
+	begun, over := make(chan struct{}, 10), make(chan struct{})
+	w.store.mu.Lock()
+	clear(w.store.routes) // FLUSHALL
+	w.store.epoch = "e2"
+	w.store.asserting = func() error {
+		begun <- struct{}{}
+		<-over
+		return errors.New("redis is away")
+	}
+	w.store.mu.Unlock()
+	state := func() (reports, asserts, routes int) {
+		w.store.mu.Lock()
+		defer w.store.mu.Unlock()
+		return len(w.store.gone), w.store.asserted, len(w.store.routes[34])
+	}
+	<-begun
+	_ = c.ws.Close()
+	w.eventually("the end is reported", func() bool { n, _, _ := state(); return n > 0 })
+	close(over)
+	w.eventually("the route is made all the same", func() bool { _, n, _ := state(); return n > 0 })
+	w.eventually("nothing is left of it", func() bool { _, _, n := state(); return n == 0 })
 }
 
 // TestG8_AStoppedReplicaHoldsNoConnectUp: a replica that is stopped takes a

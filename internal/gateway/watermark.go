@@ -137,6 +137,18 @@ func (c *conn) joinedNow() bool {
 	return !c.stopped && c.joined
 }
 
+// reassert reports whether the connection's route is to be asked for once more, and
+// notes that it was: it may be made whatever the answer, and after its end.
+func (c *conn) reassert() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped || !c.joined {
+		return false
+	}
+	c.registrations = 2
+	return true
+}
+
 // stillAsleep asks again soon whether the connection is still its client's, unless
 // that took too long.
 func (c *conn) stillAsleep() {
@@ -225,7 +237,7 @@ func (m *marks) assertAll(ctx context.Context) {
 		req := &logicv1.AssertRequest{GatewayId: string(m.s.id)}
 		live := batch[:0]
 		for _, c := range batch {
-			if c.joinedNow() {
+			if c.reassert() {
 				live = append(live, c)
 				req.Conns = append(req.Conns, c.pb())
 			}
@@ -245,7 +257,7 @@ func (m *marks) assertAll(ctx context.Context) {
 			return // the next tick tries again
 		}
 		for i, c := range live {
-			if c.closed() { // its end may have been told before its route was made
+			if c.closed() { // its end may have been told before its route was made: tell it at once
 				m.s.reports.disconnect(c)
 				continue
 			}
