@@ -116,37 +116,35 @@ const unrouteTimeout = 2 * time.Second
 func (s *Server) unregister(ctx context.Context, user im.UserID, rt route) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unrouteTimeout)
 	defer cancel()
-	if err := s.routes.takeBack(ctx, user, rt); err != nil {
+	if err := s.presence.leave(ctx, []departure{{user: user, route: rt, exact: true, delay: s.cfg.PresenceDebounce}}); err != nil {
 		s.log.WarnContext(ctx, "route of a connection that left stays for now", "err", err) // its gateway reports the end again
-		return
 	}
-	s.presence.disconnected(user, false)
 }
 
-// Disconnect implements logicv1.ConnectionServiceServer.
+// Disconnect implements logicv1.ConnectionServiceServer. Who left is told to be away if
+// he still is after the debounce time, or at once if his client was given up: then it
+// has been silent for longer than that.
 func (s *Server) Disconnect(ctx context.Context, req *logicv1.DisconnectRequest) (*logicv1.DisconnectResponse, error) {
-	users := make([]im.UserID, 0, len(req.GetConns()))
-	rts := make([]route, 0, len(req.GetConns()))
-	for _, c := range req.GetConns() {
-		users = append(users, im.UserID(c.GetUserId()))
-		rts = append(rts, routeOf(req.GetGatewayId(), c))
+	gone := make([]departure, len(req.GetConns()))
+	for i, c := range req.GetConns() {
+		gone[i] = departure{user: im.UserID(c.GetUserId()), route: routeOf(req.GetGatewayId(), c), delay: s.cfg.PresenceDebounce}
+		if c.GetVanished() {
+			gone[i].delay = 0
+		}
 	}
 	if err := failpoint.Hit("logic.before_unroute"); err != nil {
 		return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
 	}
 	if seeded.On(seeded.UnconditionalRouteDel) {
-		for _, u := range users {
-			_ = s.routes.rdb.Del(ctx, routesKey(u))
+		for _, d := range gone {
+			_ = s.routes.rdb.Del(ctx, routesKey(d.user))
 		}
 	}
 	if seeded.On(seeded.PresenceNoVersion) {
-		s.tellOffline(ctx, users)
+		s.tellOffline(ctx, gone)
 	}
-	if err := s.routes.remove(ctx, users, rts); err != nil {
+	if err := s.presence.leave(ctx, gone); err != nil {
 		return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
-	}
-	for i, u := range users {
-		s.presence.disconnected(u, req.GetConns()[i].GetVanished())
 	}
 	return &logicv1.DisconnectResponse{}, nil
 }
@@ -212,10 +210,8 @@ func (s *Server) Assert(ctx context.Context, req *logicv1.AssertRequest) (*logic
 				s.log.WarnContext(ctx, "displaced connection not told yet", "err", err)
 			}
 		}
-		if !reg.lost {
-			s.presence.connected(user)
-		}
 	}
+	s.presence.soon()
 	return resp, nil
 }
 

@@ -126,7 +126,7 @@ func (p *presence) greetLater(u im.UserID, a arrival) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, again := p.newly[u]; !again && len(p.newly) < maxHeard {
+	if _, again := p.newly[u]; !again && len(p.newly) < maxRecent {
 		p.newly[u] = a
 	}
 }

@@ -52,6 +52,12 @@ func usersFrom(first im.UserID, n int) []im.UserID {
 	return out
 }
 
+func mustRemove(t *testing.T, r *routes, gone ...departure) {
+	t.Helper()
+	_, err := r.remove(t.Context(), gone)
+	must(t, err)
+}
+
 func mustLookup(t *testing.T, r *routes, audiences ...*audience) string {
 	t.Helper()
 	epoch, err := r.lookup(t.Context(), audiences)
@@ -300,7 +306,7 @@ func TestLookup_RedisRestarts(t *testing.T) {
 		t.Errorf("counter %d after %d tries in epoch %q after %q, routes %v", a.pvs[2], tries, epoch, old, a.routes[0])
 	}
 	// The scripts are gone too.
-	must(t, r.remove(t.Context(), []im.UserID{1}, []route{rt}))
+	mustRemove(t, r, departure{user: 1, route: rt})
 	reg, err := r.register(t.Context(), 1, rt, true, false)
 	must(t, err)
 	if reg.lost || reg.epoch != epoch || int64(reg.pv) != a.pvs[0] {
@@ -455,7 +461,7 @@ func TestRoutes_RemoveTakesOneAndLeavesOthers(t *testing.T) {
 	}
 	check(web, pc, app)
 	must(t, r.rdb.ScriptFlush(ctx).Err())
-	must(t, r.remove(ctx, []im.UserID{1, 1, 2}, []route{pc, {gateway: "g1", conn: 1111}, web}))
+	mustRemove(t, r, departure{user: 1, route: pc}, departure{user: 1, route: route{gateway: "g1", conn: 1111}}, departure{user: 2, route: web})
 	check(web, app)
 	must(t, r.rdb.ScriptFlush(ctx).Err())
 	newer := route{gateway: "g1", conn: 2, platform: im.PlatformWeb, sinceMS: 20}
@@ -464,9 +470,9 @@ func TestRoutes_RemoveTakesOneAndLeavesOthers(t *testing.T) {
 	if !slices.Equal(reg.displaced, []route{web}) {
 		t.Fatalf("displaced %v", reg.displaced)
 	}
-	must(t, r.remove(ctx, []im.UserID{1}, []route{web})) // it is late: it went already
+	mustRemove(t, r, departure{user: 1, route: web}) // it is late: it went already
 	check(newer, app)
-	must(t, r.remove(ctx, []im.UserID{1, 1}, []route{newer, app}))
+	mustRemove(t, r, departure{user: 1, route: newer}, departure{user: 1, route: app})
 	check()
 	if n := r.rdb.Exists(ctx, routesKey(1)).Val(); n != 0 {
 		t.Error("an empty key is left")

@@ -195,16 +195,16 @@ func (p *presence) bury(ctx context.Context, g im.GatewayID) error {
 		if err != nil {
 			return err
 		}
-		var at []im.UserID
-		var gone []route
+		var gone []departure
 		for i, st := range states {
 			for _, rt := range st.routes {
 				if rt.gateway == g {
-					at, gone = append(at, users[i]), append(gone, rt)
+					gone = append(gone, departure{user: users[i], route: rt})
 				}
 			}
 		}
-		return p.routes.remove(ctx, at, gone)
+		_, err = p.routes.remove(ctx, gone)
+		return err
 	})
 	if err != nil {
 		return err

@@ -34,8 +34,8 @@ const (
 	presencePause = time.Second
 	// presenceKeep is how long the last state of a user who is away is kept.
 	presenceKeep = 24 * time.Hour
-	// maxHeard bounds the users waiting in memory for Redis to come back.
-	maxHeard = 1 << 17
+	// maxRecent bounds the users remembered who came, or left, just now.
+	maxRecent = 1 << 17
 )
 
 // dueKey is the queue of users to look at, by time, shared by all replicas.
@@ -52,8 +52,9 @@ func presenceKey(u im.UserID) string { return "presence:{" + strconv.FormatInt(i
 // It is level-triggered: an event only says "look at this user". The look itself
 // compares, in one atomic step in Redis, whether he has a live route with what
 // was last told, so events may be repeated, merged or out of order. The queue of
-// users to look at is in Redis: a replica that dies in between loses nothing, and
-// a user who comes back within the debounce time was never away.
+// users to look at is in Redis, and who makes or removes a route puts its user there
+// in the same step: a replica that dies with the answer to a gateway loses nothing. A
+// user who comes back within the debounce time was never away.
 //
 // Versions only rise, even when Redis loses its contents: they start from its
 // clock. Each is told again after a while, in case that the bus lost it (repeats);
@@ -68,24 +69,14 @@ type presence struct {
 	wake     chan struct{}
 
 	looked  map[im.GatewayID]bool // run's own: gateways whose users were looked at, as live or as dead
-	gone    map[im.UserID]leaving // run's own: who left just now
 	repeats repeats               // run's own
 
 	mu    sync.Mutex            // guards the following fields
-	heard map[im.UserID]rumour  // users to look at, and why
+	gone  map[im.UserID]leaving // who left just now
 	newly map[im.UserID]arrival // users with a new connection, to be greeted
 	known map[im.GatewayID]bool // gateways that live or have lived
 	quiet time.Time             // do nothing before: Redis or the bus failed
 }
-
-// rumour is what was heard of a user.
-type rumour int
-
-const (
-	came     rumour = iota // he has a route: look at once
-	left                   // a route of his went: look after the debounce time
-	vanished               // it went because his client was silent for long: look at once
-)
 
 // leaving is when a user left, and in which life of Redis that was noted.
 type leaving struct {
@@ -96,53 +87,47 @@ type leaving struct {
 func newPresence(rt *routes, st *store, pub *publisher, gw Gateways, debounce time.Duration, log *slog.Logger) *presence {
 	return &presence{
 		routes: rt, store: st, pub: pub, gateways: gw, debounce: debounce, log: log,
-		wake: make(chan struct{}, 1), heard: map[im.UserID]rumour{}, newly: map[im.UserID]arrival{}, looked: map[im.GatewayID]bool{},
-		gone: map[im.UserID]leaving{},
+		wake: make(chan struct{}, 1), looked: map[im.GatewayID]bool{}, gone: map[im.UserID]leaving{}, newly: map[im.UserID]arrival{},
 	}
 }
 
 // arrived notes that a user has a new connection. It does not block.
 func (p *presence) arrived(u im.UserID) {
 	p.mu.Lock()
-	if len(p.newly) < maxHeard {
+	if len(p.newly) < maxRecent {
 		p.newly[u] = arrival{at: time.Now()}
 	}
 	p.mu.Unlock()
-	p.hear(u, came)
+	p.soon()
 }
 
-// connected notes that a user has a route, of a connection that may be old. It
-// does not block.
-func (p *presence) connected(u im.UserID) { p.hear(u, came) }
-
-// disconnected notes that a route of the user went. It does not block. He is
-// told to be away if he still is after the debounce time, or at once if his client
-// was given up: then it has been silent for longer than that.
-func (p *presence) disconnected(u im.UserID, gaveUp bool) {
-	if gaveUp {
-		p.hear(u, vanished)
-		return
-	}
-	p.hear(u, left)
-}
-
-func (p *presence) hear(u im.UserID, r rumour) {
-	p.mu.Lock()
-	old, waits := p.heard[u]
-	switch {
-	case waits && old == left && r == vanished: // who left just now has his debounce time
-	case waits || len(p.heard) < maxHeard:
-		p.heard[u] = r
-	}
-	p.mu.Unlock()
+// soon has who is due looked at without waiting for the next poll. It does not block.
+func (p *presence) soon() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
 	}
 }
 
-// run looks at users until ctx ends, then leaves what it has heard to the
-// other replicas.
+// leave takes routes away. When it returns without an error, their users are due to be
+// looked at, whatever becomes of this replica.
+func (p *presence) leave(ctx context.Context, gone []departure) error {
+	epochs, err := p.routes.remove(ctx, gone)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	for i, d := range gone {
+		if _, known := p.gone[d.user]; known || len(p.gone) < maxRecent {
+			p.gone[d.user] = leaving{at: time.Now(), epoch: epochs[i]}
+		}
+	}
+	p.mu.Unlock()
+	p.soon()
+	return nil
+}
+
+// run looks at users until ctx ends; then the other replicas go on.
 func (p *presence) run(ctx context.Context) {
 	poll, sweep := time.NewTicker(presencePoll), time.NewTicker(presenceSweep)
 	defer poll.Stop()
@@ -151,9 +136,6 @@ func (p *presence) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			_ = p.flush(last)
 			return
 		case <-sweep.C:
 			p.attempt(ctx, p.watchGateways)
@@ -161,7 +143,6 @@ func (p *presence) run(ctx context.Context) {
 		case <-p.wake:
 		case <-poll.C:
 		}
-		p.attempt(ctx, p.flush)
 		p.attempt(ctx, p.settleDue)
 		p.attempt(ctx, p.greet)
 		p.attempt(ctx, p.repeatDue)
@@ -184,106 +165,37 @@ func (p *presence) attempt(ctx context.Context, step func(context.Context) error
 	}
 }
 
-// dueScript puts users into the queue. KEYS: queue. ARGV: delay in ms, users.
-var dueScript = redis.NewScript(`
-local t = redis.call('TIME')
-local at = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000) + tonumber(ARGV[1])
-for i = 2, #ARGV do redis.call('ZADD', KEYS[1], string.format('%.0f', at), ARGV[i]) end
-return #ARGV - 1
-`)
-
-// enqueue makes users due after a delay; the newest call for a user counts.
-func (p *presence) enqueue(ctx context.Context, delay time.Duration, users []im.UserID) error {
-	for len(users) > 0 {
-		n := min(len(users), presencePage)
-		args := append([]any{delay.Milliseconds()}, anys(users[:n])...)
-		if err := away(dueScript.Run(ctx, p.routes.rdb, []string{dueKey}, args...).Err()); err != nil {
-			return err
-		}
-		users = users[n:]
-	}
-	return nil
-}
-
-// flush moves what was heard into the queue.
-func (p *presence) flush(ctx context.Context) error {
-	p.mu.Lock()
-	heard := p.heard
-	p.heard = map[im.UserID]rumour{}
-	p.mu.Unlock()
-	if len(heard) == 0 {
-		return nil
-	}
-	var by [vanished + 1][]im.UserID
-	for u, r := range heard {
-		by[r] = append(by[r], u)
-	}
-	went := slices.Concat(by[left], by[vanished])
-	var epoch string
-	err := p.enqueue(ctx, 0, by[came])
-	if err == nil {
-		epoch, err = p.wasHere(ctx, went)
-	}
-	if err == nil {
-		err = p.enqueue(ctx, p.debounce, by[left])
-	}
-	if err == nil {
-		err = p.sweep(ctx, by[vanished])
-	}
-	if err != nil { // hear it again, unless there is newer news
-		p.mu.Lock()
-		for u, r := range heard {
-			if _, newer := p.heard[u]; !newer {
-				p.heard[u] = r
-			}
-		}
-		p.mu.Unlock()
-		return err
-	}
-	for _, u := range went {
-		if len(p.gone) < maxHeard {
-			p.gone[u] = leaving{at: time.Now(), epoch: epoch}
-		}
-	}
-	return nil
-}
-
 // hearAgain hears again of those whose leaving Redis was told and has forgotten, with
 // all else, before they were looked at: they have no connection that a gateway would
 // assert, so nobody else speaks of them.
 func (p *presence) hearAgain(ctx context.Context) error {
-	if len(p.gone) == 0 {
+	p.mu.Lock()
+	nobody := len(p.gone) == 0
+	p.mu.Unlock()
+	if nobody {
 		return nil
 	}
 	epoch, err := p.routes.rdb.Get(ctx, epochKey).Result()
 	if away(err) != nil {
 		return away(err)
 	}
+	var again []departure // of no route: theirs are forgotten
+	p.mu.Lock()
 	for u, l := range p.gone {
 		switch {
 		case l.epoch != epoch:
-			delete(p.gone, u)
-			p.hear(u, left)
+			again = append(again, departure{user: u, delay: p.debounce})
 		case time.Since(l.at) > p.debounce+presenceLease:
 			delete(p.gone, u) // he has been looked at
 		}
 	}
+	p.mu.Unlock()
+	for page := range slices.Chunk(again, presencePage) {
+		if err := p.leave(ctx, page); err != nil {
+			return err
+		}
+	}
 	return nil
-}
-
-// wasHere notes that users were here, where Redis has forgotten it: otherwise
-// their going would look like no change. It returns the epoch under which that was.
-func (p *presence) wasHere(ctx context.Context, users []im.UserID) (string, error) {
-	if len(users) == 0 {
-		return "", nil
-	}
-	pipe := p.routes.rdb.Pipeline()
-	for _, u := range users {
-		pipe.HSetNX(ctx, presenceKey(u), "s", "1")
-	}
-	epoch := pipe.Get(ctx, epochKey)
-	_, err := pipe.Exec(ctx)
-	return epoch.Val(), away(err)
 }
 
 // claimScript takes due users and puts them back a lease later, in case that

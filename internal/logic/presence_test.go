@@ -382,7 +382,10 @@ func TestG9_RegistrationOfAFrozenReplicaTakesNoRouteAway(t *testing.T) {
 	}
 	takeBack := func(sinceMS int64) {
 		rt.sinceMS = sinceMS
-		insist(t, func() error { return near.routes.takeBack(t.Context(), 4, rt) })
+		insist(t, func() error {
+			_, err := near.routes.remove(t.Context(), []departure{{user: 4, route: rt, exact: true}})
+			return err
+		})
 	}
 	takeBack(first.sinceMS)
 	if got := routes(4); len(got) != 1 {
@@ -637,8 +640,7 @@ func TestG9_AnotherReplicaTellsForADeadOne(t *testing.T) {
 	ctx := t.Context()
 	// What the dead replica did: claimed the user, looked, and reserved a version.
 	rt := route{gateway: testGateway, conn: 2, platform: im.PlatformWeb, sinceMS: time.Now().UnixMilli()}
-	_, err := h.routes.register(ctx, 2, rt, true, true)
-	must(t, err)
+	place(t, h.routes, 2, rt)
 	if changed, _, err := p.look(ctx, []im.UserID{2}); err != nil || len(changed) != 1 {
 		t.Fatalf("%v, %v", changed, err)
 	}
@@ -646,11 +648,30 @@ func TestG9_AnotherReplicaTellsForADeadOne(t *testing.T) {
 	if changed, inFlight, err := p.look(ctx, []im.UserID{2}); err != nil || len(changed) != 0 || !inFlight[2] {
 		t.Fatalf("%v, %v, %v", changed, inFlight, err)
 	}
-	insist(t, func() error { return p.enqueue(ctx, 500*time.Millisecond, []im.UserID{2}) })
+	insist(t, func() error { return p.leave(ctx, []departure{{user: 2, delay: 500 * time.Millisecond}}) })
 	h.wantSeen(7*time.Second, 3, 2, "+")
 	if changed, _, err := p.look(ctx, []im.UserID{2}); err != nil || len(changed) != 0 {
 		t.Errorf("told and told again: %v, %v", changed, err)
 	}
+}
+
+// A replica is killed when it has answered that somebody came, or went: it was not
+// the only one to know.
+func TestG9_WhatWasAnsweredIsToldByTheOthers(t *testing.T) {
+	h := newHarness(t, short)
+	dying := *h
+	h.replica(short)
+	h.befriend(2, 3)
+	h.connectAt(testGateway, 3, 1, im.PlatformWeb)
+	p := dying.presence
+	p.mu.Lock()
+	p.quiet = time.Now().Add(time.Hour) // it does nothing but answer any more
+	p.mu.Unlock()
+	time.Sleep(300 * time.Millisecond)
+	dying.connectAt(testGateway, 2, 2, im.PlatformWeb)
+	h.wantSeen(time.Second, 3, 2, "+")
+	dying.disconnectAt(testGateway, 2, 2, im.PlatformWeb)
+	h.wantSeen(2*time.Second, 3, 2, "+-")
 }
 
 // A replica that starts, or a gateway that joins, has everybody looked at: that
@@ -692,7 +713,7 @@ func TestPresence_NewsDuringALookStays(t *testing.T) {
 		must(t, releaseScript.Run(ctx, rdb, []string{dueKey}, claim, "2").Err())
 	}
 	claimed()
-	insist(t, func() error { return h.presence.enqueue(ctx, 2*time.Hour, []im.UserID{2}) })
+	insist(t, func() error { return h.presence.leave(ctx, []departure{{user: 2, delay: 2 * time.Hour}}) })
 	release()
 	if rdb.ZScore(ctx, dueKey, "2").Err() != nil {
 		t.Error("the news is gone")

@@ -22,7 +22,8 @@ const epochKey = "im:epoch"
 // The routes of a user are one string and not a hash, because one MGET reads the
 // strings of many users, each for a third of what an HGETALL costs Redis. Keys of
 // one user share a hash tag and a script touches one user only; but the MGETs
-// want all users on one server, so this is not for a Redis Cluster as it is.
+// want all users on one server, and the scripts what is shared by all, so this is not
+// for a Redis Cluster as it is.
 const (
 	routesPrefix = "routes:{"
 	pvPrefix     = "pv:{"
@@ -118,8 +119,8 @@ func (r *routes) ensureEpoch(ctx context.Context) error {
 	return away(r.rdb.SetNX(ctx, epochKey, rand.Text(), 0).Err())
 }
 
-// registerScript adds a route, notes for its gateway whose it is, and returns the push
-// counter, the time the route got, the epoch, made if there is none, and whether the
+// registerScript adds a route, notes for its gateway whose it is, makes its user due to
+// be looked at (see presence), and returns the push counter, the time the route got, the epoch, made if there is none, and whether the
 // connection had a route before, then the fields and values of the routes of the same
 // platform that it displaced. Counter and epoch are read in one go: a counter under
 // the epoch of another life of Redis would make the connection take what it gets for
@@ -133,7 +134,7 @@ func (r *routes) ensureEpoch(ctx context.Context) error {
 // replicas, gets a later time, so that who made the first route can tell it from
 // the second.
 //
-// KEYS: routes, push counter, epoch, users of the gateway. ARGV: field, platform,
+// KEYS: routes, push counter, epoch, users of the gateway, users who are due. ARGV: field, platform,
 // since, "1" to displace, "1" if new, gateway and slash, connection id, how far in ms
 // clocks are believed, a new epoch, user.
 var registerScript = redis.NewScript(`
@@ -165,6 +166,8 @@ end
 kept[#kept+1] = ARGV[1] .. '=' .. ARGV[2] .. ':' .. string.format('%.0f', since)
 redis.call('SET', KEYS[1], table.concat(kept, ' '))
 redis.call('SADD', KEYS[4], ARGV[10])
+local t = redis.call('TIME')
+redis.call('ZADD', KEYS[5], string.format('%.0f', tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)), ARGV[10])
 local pv = redis.call('GET', KEYS[2])
 local out = {tonumber(pv or '0'), since, epoch, again}
 for i = 1, #displaced do out[#out+1] = displaced[i] end
@@ -207,7 +210,7 @@ func (r *routes) registerAll(ctx context.Context, users []im.UserID, rts []route
 	regs, epoch := make([]registration, len(users)), rand.Text()
 	answers, err := r.script(ctx, registerScript, len(users), func(i int) ([]string, []any) {
 		u, rt := users[i], rts[i]
-		return []string{routesKey(u), pvKey(u), epochKey, gatewayKey(rt.gateway)}, []any{
+		return []string{routesKey(u), pvKey(u), epochKey, gatewayKey(rt.gateway), dueKey}, []any{
 			rt.field(), strconv.Itoa(int(rt.platform)), strconv.FormatInt(rt.sinceMS, 10), flag(displace), flag(fresh),
 			string(rt.gateway) + "/", strconv.FormatInt(int64(rt.conn), 10), lateRegistration.Milliseconds(), epoch, int64(u),
 		}
@@ -249,34 +252,63 @@ func registered(res []any) registration {
 	return reg
 }
 
-// removeScript deletes one route. KEYS: routes. ARGV: field, and its value if no
-// other is to go.
+// departure is a route that goes.
+type departure struct {
+	user  im.UserID
+	route route
+	// exact: only if the route was not made anew since.
+	exact bool
+	// delay is when its user is looked at for that. With none it is at once, unless he
+	// has just left elsewhere: then he still has the delay of that.
+	delay time.Duration
+}
+
+// removeScript deletes one route, if it is there, and makes its user due. That he was
+// here is noted, where Redis has forgotten it: otherwise his going would look like no
+// change. It returns the epoch under which that was, "" if there is none.
+//
+// KEYS: routes, presence, users who are due, epoch. ARGV: field, its value or "" if
+// that may be any, user, delay in ms.
 var removeScript = redis.NewScript(`
-local kept, found = {}, 0
+local kept, found = {}, false
 for entry in string.gmatch(redis.call('GET', KEYS[1]) or '', '%S+') do
   local field, value = string.match(entry, '^(.+)=(.+)$')
-  if field == ARGV[1] and (not ARGV[2] or value == ARGV[2]) then found = 1 else kept[#kept+1] = entry end
+  if field == ARGV[1] and (ARGV[2] == '' or value == ARGV[2]) then found = true else kept[#kept+1] = entry end
 end
-if found == 0 then return 0 end
-if #kept == 0 then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], table.concat(kept, ' ')) end
-return 1
+if found then
+  if #kept == 0 then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], table.concat(kept, ' ')) end
+end
+redis.call('HSETNX', KEYS[2], 's', '1')
+local due = redis.call('ZSCORE', KEYS[3], ARGV[3])
+if ARGV[4] ~= '0' or not due or tonumber(due) % 1 ~= 0 then
+  local t = redis.call('TIME')
+  local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+  redis.call('ZADD', KEYS[3], string.format('%.0f', now + tonumber(ARGV[4])), ARGV[3])
+end
+return redis.call('GET', KEYS[4]) or ''
 `)
 
 // remove deletes routes, each by its own field: the route of a newer connection
-// has another field and stays.
-func (r *routes) remove(ctx context.Context, users []im.UserID, rts []route) error {
-	_, err := r.script(ctx, removeScript, len(users), func(i int) ([]string, []any) {
-		return []string{routesKey(users[i])}, []any{rts[i].field()}
+// has another field and stays. It returns the epoch under which each went.
+func (r *routes) remove(ctx context.Context, gone []departure) (epochs []string, err error) {
+	answers, err := r.script(ctx, removeScript, len(gone), func(i int) ([]string, []any) {
+		d, value := gone[i], ""
+		if d.exact {
+			value = d.route.value()
+		}
+		return []string{routesKey(d.user), presenceKey(d.user), dueKey, epochKey},
+			[]any{d.route.field(), value, int64(d.user), d.delay.Milliseconds()}
 	})
-	return err
-}
-
-// takeBack deletes a route unless it was made anew since.
-func (r *routes) takeBack(ctx context.Context, u im.UserID, rt route) error {
-	_, err := r.script(ctx, removeScript, 1, func(int) ([]string, []any) {
-		return []string{routesKey(u)}, []any{rt.field(), rt.value()}
-	})
-	return err
+	if err != nil {
+		return nil, err
+	}
+	epochs = make([]string, len(gone))
+	for i, c := range answers {
+		if epochs[i], err = c.Text(); err != nil {
+			return nil, away(err)
+		}
+	}
+	return epochs, nil
 }
 
 // script runs a script n times in one round trip and returns the answers. Running it

@@ -115,7 +115,11 @@ func (s *Server) backlogBeforeRegister(req *logicv1.BacklogRequest, stream logic
 }
 
 // tellOffline tells friends that users went, without a look at where they are.
-func (s *Server) tellOffline(ctx context.Context, users []im.UserID) {
+func (s *Server) tellOffline(ctx context.Context, gone []departure) {
+	users := make([]im.UserID, len(gone))
+	for i, d := range gone {
+		users[i] = d.user
+	}
 	friends, _ := s.store.friendsOf(ctx, users)
 	for u, to := range friends {
 		_, _ = s.pub.event(ctx, &pushv1.Event{UserIds: to, Body: &pushv1.Event_Presence{Presence: &pushv1.PresenceEvent{
