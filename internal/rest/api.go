@@ -38,12 +38,22 @@ type call struct {
 	who token.Claims // of me
 	at  time.Time    // when it came, as far as this process knows
 
+	work context.Context // see ctx; nil before
+	done context.CancelFunc
+
 	makes bool // has one of the reads
 	waits bool // has one of the unread
 	held  int  // what it has of bodies
 }
 
-func (c *call) ctx() context.Context { return c.r.Context() }
+// ctx is for the work on the call. Its time begins with the first use, which is when
+// the body has been read: a body takes what it takes, within its pace.
+func (c *call) ctx() context.Context {
+	if c.work == nil {
+		c.work, c.done = context.WithTimeout(c.r.Context(), c.Config.RequestTimeout)
+	}
+	return c.work
+}
 
 // id reads the path parameter "id".
 func (c *call) id() (int64, error) {

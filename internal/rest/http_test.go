@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -263,6 +265,23 @@ func TestDeadline_EndsTheWork(t *testing.T) {
 	e := newEdge(t, func(d *Deps) { d.Config.RequestTimeout = 1 })
 	e.refused(e.get("/api/sessions"), 500)
 }
+
+// A body that keeps its pace may take longer than the work on it.
+func TestDeadline_BeginsWithTheWork(t *testing.T) {
+	e := newEdge(t)
+	synctest.Test(t, func(*testing.T) {
+		late := readerFunc(func([]byte) (int, error) {
+			time.Sleep(paceWindow - time.Second)
+			return 0, io.EOF
+		})
+		body := io.MultiReader(strings.NewReader("msg_client_id=7&msg_type=1&to_id=35&message=x"), late)
+		e.ok(e.do(http.MethodPost, "/api/messages/private", body, "Content-Type", urlencoded))
+	})
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // timed records the deadlines that are set.
 type timed struct {

@@ -19,7 +19,6 @@ import (
 // record is what the access log says about a request; handlers fill it in.
 type record struct {
 	id     string
-	gone   <-chan struct{} // closed when the connection is lost
 	user   im.UserID
 	code   int
 	reason string
@@ -39,28 +38,13 @@ func requestID(r *http.Request) string {
 	return ""
 }
 
-// gone reports whether the client has left, which the deadline of the work on his
-// request says nothing of.
-func gone(r *http.Request) bool {
-	rec := recordOf(r)
-	if rec == nil {
-		return r.Context().Err() != nil
-	}
-	select {
-	case <-rec.gone:
-		return true
-	default:
-		return false
-	}
-}
-
 // access logs and measures every request and names it by an id, which the
 // answer carries too. The query is left out: it may hold a token. So are
 // headers, bodies and the keys of files.
 func (a *api) access(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		rec := &record{id: newRequestID(), gone: r.Context().Done()}
+		rec := &record{id: newRequestID()}
 		w.Header().Set("X-Request-Id", rec.id)
 		ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
 		r = r.WithContext(context.WithValue(r.Context(), recordKey{}, rec))
@@ -168,17 +152,6 @@ func patience(work time.Duration) func(http.Handler) http.Handler {
 				_ = ctl.SetReadDeadline(now.Add(paceWindow))
 			}
 			next.ServeHTTP(w, r)
-		})
-	}
-}
-
-// deadline bounds the work on a request.
-func deadline(d time.Duration) func(http.Handler) http.Handler {
-	return func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			ctx, cancel := context.WithTimeout(r.Context(), d)
-			defer cancel()
-			next.ServeHTTP(w, r.WithContext(ctx))
 		})
 	}
 }

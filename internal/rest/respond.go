@@ -102,7 +102,7 @@ func (a *api) write(w http.ResponseWriter, r *http.Request, status, code int, bu
 	if then != nil && r.Method != http.MethodHead {
 		_, _ = w.Write(buf.Next(buf.Len() - 1))
 		_ = ctl.Flush()
-		if !gone(r) { // net/http ends the request's context when a write fails
+		if r.Context().Err() == nil { // net/http ends the request's context when a write fails
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), followTimeout)
 			then(ctx)
 			cancel()

@@ -47,7 +47,7 @@ type Config struct {
 	// BodyBudget is how much of such bodies is held at once, in bytes; an eighth of it
 	// for one user, and for all together who are not logged in. Default 32 MiB.
 	BodyBudget int64 `yaml:"body_budget"`
-	// RequestTimeout bounds the work on one request (not an upload's transfer).
+	// RequestTimeout bounds the work on one request, from when its body has been read.
 	// Default 10 s: clients give up after 20.
 	RequestTimeout time.Duration `yaml:"request_timeout"`
 	// TrustedProxies are the networks whose X-Forwarded-For is believed.

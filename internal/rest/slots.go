@@ -93,6 +93,9 @@ func (c *call) keep() error {
 
 // end gives back what the call has taken.
 func (c *call) end() {
+	if c.work != nil {
+		c.done()
+	}
 	if c.makes {
 		c.reads.release(c.me)
 	}

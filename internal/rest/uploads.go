@@ -59,7 +59,7 @@ func (c *call) mayFit() bool {
 	if c.Config.UploadQuota == 0 {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(c.ctx(), c.Config.RequestTimeout)
+	ctx, cancel := context.WithTimeout(c.r.Context(), c.Config.RequestTimeout)
 	defer cancel()
 	used, err := c.Conversations.UploadUsage(ctx, &logicv1.UploadUsageRequest{UserId: int64(c.me)})
 	if err != nil {
@@ -106,7 +106,7 @@ func isFile(part *multipart.Part) bool {
 // store keeps a file and records whose it is. A file that nobody answers for is
 // not kept.
 func (c *call) store(part *multipart.Part) (upload.File, error) {
-	file, err := c.Uploads.Save(c.ctx(), part.FileName(), part, c.Config.UploadLimit)
+	file, err := c.Uploads.Save(c.r.Context(), part.FileName(), part, c.Config.UploadLimit)
 	switch {
 	case errors.Is(err, upload.ErrTooLarge):
 		return upload.File{}, refuse("file_too_large")
@@ -119,14 +119,12 @@ func (c *call) store(part *multipart.Part) (upload.File, error) {
 	case err != nil:
 		return upload.File{}, im.E(im.KindUnavailable, "service_unavailable", err)
 	}
-	ctx, cancel := context.WithTimeout(c.ctx(), c.Config.RequestTimeout)
-	defer cancel()
-	_, err = c.Conversations.RegisterUpload(ctx, &logicv1.RegisterUploadRequest{
+	_, err = c.Conversations.RegisterUpload(c.ctx(), &logicv1.RegisterUploadRequest{
 		UserId: int64(c.me), Key: file.Key, Name: file.Name, ContentType: file.Type, Size: file.Size, Sha256: file.Sum[:],
 		Quota: c.Config.UploadQuota,
 	})
 	if err != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx()), c.Config.RequestTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.r.Context()), c.Config.RequestTimeout)
 		defer cancel()
 		if e := c.Uploads.Delete(ctx, file.Key); e != nil {
 			c.Log.Warn("a file without an owner stays behind", "key", file.Key, "err", e)
