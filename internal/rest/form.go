@@ -89,7 +89,8 @@ func parseQuery(raw string, room int) (*form, error) {
 	if strings.Count(raw, "&") > room {
 		return nil, malformed(errTooMany)
 	}
-	pairs, err := url.ParseQuery(raw)
+	// A semicolon is text (WHATWG URL standard); to net/url it is an error.
+	pairs, err := url.ParseQuery(strings.ReplaceAll(raw, ";", "%3B"))
 	if err != nil {
 		return nil, malformed(err)
 	}

@@ -52,6 +52,20 @@ func TestParseBody_Encodings(t *testing.T) {
 	}
 }
 
+// A semicolon parts nothing: it once was an alternative to the ampersand.
+func TestParseQuery_SemicolonIsText(t *testing.T) {
+	const query = "message=a;b&c;d=1;"
+	for _, contentType := range []string{urlencoded, ""} {
+		f := parse(t, contentType, query)
+		require.Equal(t, "a;b", f.text("message"))
+		require.Equal(t, "1;", f.text("c;d"))
+		require.Len(t, f.values, 2)
+	}
+	f, err := parseQuery(query, maxParameters)
+	require.NoError(t, err)
+	require.Equal(t, "a;b", f.text("message"))
+}
+
 func TestParseBody_NoFields(t *testing.T) {
 	for _, ct := range []string{"", "multipart/form-data; boundary=b", "multipart/form-data", urlencoded, "application/json", "text/plain", "nonsense;;"} {
 		require.Empty(t, parse(t, ct, "").values, ct)
