@@ -34,7 +34,7 @@ type Config struct {
 
 	// MaxConnections of this process. Default 18,000.
 	MaxConnections int `yaml:"max_connections"`
-	// ConnectRate is how many connections one address may open per minute.
+	// ConnectRate is how many connections one address, or /64 of IPv6, may open per minute.
 	// Default 0: no limit.
 	ConnectRate int `yaml:"connect_rate"`
 	// FrameRate is how many frames per second a connection may send in the long

@@ -735,8 +735,32 @@ func TestConnectionLimits(t *testing.T) {
 			t.Errorf("connection %d: %v", i, got)
 		}
 	}
-	if !r.allow("other", 3, now) || !r.allow("ip", 3, now.Add(time.Minute)) || !r.allow("ip", 0, now) {
+	if !r.allow("ip", 3, now.Add(time.Minute)) || !r.allow("ip", 0, now) {
 		t.Error("limit hits too wide")
+	}
+}
+
+// Whoever has many addresses gets no more by it, nor does he take away what others
+// were counted for.
+func TestConnectRate_ManyAddresses(t *testing.T) {
+	var r connectRates
+	now := time.Unix(1000, 0)
+	for i := range 5 {
+		if got := r.allow(fmt.Sprintf("2001:db8::%x", i), 3, now); got != (i < 3) {
+			t.Errorf("address %d of a household: %v", i, got)
+		}
+	}
+	refused := 0
+	for i := range 100_000 {
+		if !r.allow(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&0xff, i&0xff), 30, now) {
+			refused++
+		}
+	}
+	if refused > 0 {
+		t.Errorf("%d of 100,000 addresses with one connection each were refused", refused)
+	}
+	if r.allow("2001:db8::ffff", 3, now) {
+		t.Error("forgotten")
 	}
 }
 

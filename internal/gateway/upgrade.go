@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"hash/maphash"
 	"net"
 	"net/http"
 	"net/netip"
@@ -228,15 +229,18 @@ func (s *Server) trusted(a netip.Addr) bool {
 	return false
 }
 
-// maxRateEntries bounds the addresses that are counted at once.
-const maxRateEntries = 1 << 16
-
-// connectRates counts new connections per address and minute.
+// connectRates counts new connections per host and minute. Hosts with one hash share
+// a counter, so there is nothing to fill up; nobody can tell whom he shares with.
 type connectRates struct {
-	mu     sync.Mutex
+	mu     sync.Mutex // guards the following fields
 	minute int64
-	counts map[string]int
+	seed   maphash.Seed
+	counts []int
 }
+
+// rateCounters is so many that connections of some 10,000 hosts in a minute are
+// hardly ever added up.
+const rateCounters = 1 << 16
 
 func (c *connectRates) allow(ip string, limit int, now time.Time) bool {
 	if limit <= 0 {
@@ -245,11 +249,27 @@ func (c *connectRates) allow(ip string, limit int, now time.Time) bool {
 	minute := now.Unix() / 60
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.counts == nil || c.minute != minute || len(c.counts) >= maxRateEntries {
-		c.minute, c.counts = minute, map[string]int{}
+	if c.counts == nil {
+		c.seed, c.counts = maphash.MakeSeed(), make([]int, rateCounters)
 	}
-	c.counts[ip]++
-	return c.counts[ip] <= limit
+	if c.minute != minute {
+		c.minute = minute
+		clear(c.counts)
+	}
+	n := &c.counts[maphash.String(c.seed, hostOf(ip))%rateCounters]
+	*n++
+	return *n <= limit
+}
+
+// hostOf names what counts as one host: an address, or the /64 of one of IPv6, of
+// which any host may take as many addresses as it likes.
+func hostOf(ip string) string {
+	addr, err := netip.ParseAddr(ip)
+	if err != nil || !addr.Is6() {
+		return ip
+	}
+	household, _ := addr.Prefix(64) // never fails: an address has 128 bits
+	return household.String()
 }
 
 func closeLabel(code wire.CloseCode) string {
