@@ -1,6 +1,7 @@
 package archtest
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -9,6 +10,11 @@ import (
 	"testing"
 
 	"gopkg.in/yaml.v3"
+
+	"im-services/internal/auth"
+	"im-services/internal/gateway"
+	"im-services/internal/platform/config"
+	"im-services/internal/rest"
 )
 
 // compose is what the rules look at. depends_on is a list or a map.
@@ -19,6 +25,12 @@ type compose struct {
 		Ports       []string
 		Healthcheck yaml.Node
 		DependsOn   yaml.Node `yaml:"depends_on"`
+		Environment yaml.Node
+	}
+	Networks map[string]struct {
+		IPAM struct {
+			Config []struct{ Subnet string }
+		}
 	}
 }
 
@@ -35,7 +47,7 @@ func TestCompose(t *testing.T) {
 			t.Fatalf("%s: %v", file, err)
 		}
 		for key := range c.Top {
-			if key != "volumes" && !strings.HasPrefix(key, "x-") {
+			if key != "volumes" && key != "networks" && !strings.HasPrefix(key, "x-") {
 				t.Errorf("%s: %q is not known to every version", file, key)
 			}
 		}
@@ -71,6 +83,55 @@ func TestCompose(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestCompose_Guards: in containers, settings made for one machine do not hold, as
+// the services read them.
+func TestCompose_Guards(t *testing.T) {
+	var c compose
+	if err := yaml.Unmarshal([]byte(read(t, "deploy/docker-compose.yaml")), &c); err != nil {
+		t.Fatal(err)
+	}
+	load := func(service, file string) settings {
+		node, env := c.Services[service].Environment, map[string]string{}
+		if err := node.Decode(&env); err != nil {
+			t.Fatal(err)
+		}
+		for name, value := range env {
+			t.Setenv(name, interpolated(value))
+		}
+		var s settings
+		if err := config.Load(filepath.Join(root(t), "deploy", "config", file), &s); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	if a := load("auth-1", "auth.yaml"); len(a.Auth.Limits.Exempt) != 0 {
+		t.Errorf("%v are not limited", a.Auth.Limits.Exempt)
+	}
+	g := load("gateway-1", "gateway.yaml")
+	for _, trusted := range [][]netip.Prefix{g.Gateway.TrustedProxies, g.REST.TrustedProxies} {
+		if len(trusted) != 1 || trusted[0].String() != interpolated(c.Networks["default"].IPAM.Config[0].Subnet) {
+			t.Errorf("%v are believed, not the network of the containers alone", trusted)
+		}
+	}
+	balancer := read(t, "deploy/docker/haproxy.cfg")
+	if !strings.Contains(balancer, "\thttp-request set-header X-Forwarded-For %[src]\n") || strings.Contains(balancer, "forwardfor") {
+		t.Error("the balancer passes on what clients say of their addresses")
+	}
+}
+
+// settings are those of the services that are looked at.
+type settings struct {
+	Auth    auth.Config    `yaml:"auth"`
+	Gateway gateway.Config `yaml:"gateway"`
+	REST    rest.Config    `yaml:"rest"`
+	More    map[string]any `yaml:",inline"`
+}
+
+// interpolated is a value as it is if nobody sets the variables in it.
+func interpolated(value string) string {
+	return regexp.MustCompile(`\$\{\w+:[-?]([^}]*)}`).ReplaceAllString(value, "$1")
 }
 
 // TestDockerfile: the classic builder has no mounts and no here-documents, and
