@@ -12,6 +12,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"im-services/internal/auth"
+	"im-services/internal/friend"
 	"im-services/internal/gateway"
 	"im-services/internal/platform/config"
 	"im-services/internal/rest"
@@ -110,6 +111,12 @@ func TestCompose_Guards(t *testing.T) {
 		t.Errorf("%v are not limited", a.Auth.Limits.Exempt)
 	}
 	g := load("gateway-1", "gateway.yaml")
+	if g.Gateway.FrameRate > 20 || g.Gateway.FrameBurst > 40 || g.Gateway.ConnectRate > 50 || g.Gateway.ConnectRate == 0 {
+		t.Errorf("%d frames per second, %d at once, %d connections per minute", g.Gateway.FrameRate, g.Gateway.FrameBurst, g.Gateway.ConnectRate)
+	}
+	if f := load("friend-1", "friend.yaml"); f.Friend.RequestsPerDay > 20 {
+		t.Errorf("%d friend requests a day", f.Friend.RequestsPerDay)
+	}
 	for _, trusted := range [][]netip.Prefix{g.Gateway.TrustedProxies, g.REST.TrustedProxies} {
 		if len(trusted) != 1 || trusted[0].String() != interpolated(c.Networks["default"].IPAM.Config[0].Subnet) {
 			t.Errorf("%v are believed, not the network of the containers alone", trusted)
@@ -124,6 +131,7 @@ func TestCompose_Guards(t *testing.T) {
 // settings are those of the services that are looked at.
 type settings struct {
 	Auth    auth.Config    `yaml:"auth"`
+	Friend  friend.Config  `yaml:"friend"`
 	Gateway gateway.Config `yaml:"gateway"`
 	REST    rest.Config    `yaml:"rest"`
 	More    map[string]any `yaml:",inline"`
