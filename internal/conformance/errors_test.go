@@ -36,7 +36,7 @@ var elsewhere = map[string]string{
 	"mail_not_sent": fault, "id_allocator_behind": fault, "storage_full": fault,
 
 	"overloaded": limit, "auth_busy": limit, "group_busy": limit, "uploads_busy": limit, "upload_quota_reached": limit, "reads_busy": limit, "bodies_busy": limit, "auth_too_often": limit, "auth_too_many_ids": limit,
-	"friend_limit": limit, "friend_request_limit": limit, "friend_too_many_users": limit, "group_full": limit, "groups_limit": limit, "groups_made_limit": limit, "groups_owned_limit": limit, "too_many_users": limit,
+	"friend_limit": limit, "friend_request_limit": limit, "friend_too_many_users": limit, "group_full": limit, "groups_joined_limit": limit, "groups_limit": limit, "groups_made_limit": limit, "groups_owned_limit": limit, "too_many_users": limit,
 	"group_password_too_often": limit, "body_too_slow": "takes half a minute", "file_too_large": "TestUpload_TooLargeIsAnAnswer",
 
 	"code_wrong": "debug mode takes any code", "account_banned": "TestG16_BanEndsEveryLoginAndAllowsNoOther", "oauth_failed": atProvider, "oauth_redirect_invalid": atProvider, "oauth_state_invalid": atProvider,

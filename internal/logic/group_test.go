@@ -364,6 +364,21 @@ func TestCreateGroup_AsOftenAsAUserMay(t *testing.T) {
 	must(t, create(11))
 }
 
+func TestJoinGroup_AsOftenAsAUserMay(t *testing.T) {
+	h := newHarness(t)
+	group := h.group(10)
+	h.tries.add(t.Context(), joinsKey(11), joinsPerHour-1, time.Hour)
+	wantReason(t, "what changes nothing does not count", h.join(11, group, "", "no invite"), "invite_invalid")
+	must(t, h.join(11, group, "", ""))
+	must(t, h.leave(11, group))
+	err := h.join(11, group, "", "")
+	wantReason(t, "one more", err, "groups_joined_limit")
+	if e, ok := asError(err); !ok || e.RetryAfter <= 0 {
+		t.Error("does not say when to try again")
+	}
+	must(t, h.join(12, group, "", ""))
+}
+
 // Defect 36: who joins stays in, with a session that names the group as group.
 func TestDefect36_JoiningLasts(t *testing.T) {
 	h := newHarness(t)

@@ -40,6 +40,12 @@ func (s *Server) ListMembers(ctx context.Context, req *logicv1.ListMembersReques
 	return resp, nil
 }
 
+// joinsPerHour is how often a user may join a group: everybody in it is told, each
+// time he has left and comes back.
+const joinsPerHour = 600
+
+func joinsKey(user im.UserID) string { return fmt.Sprintf("groupsjoined:%d", user) }
+
 // JoinGroup implements logicv1.GroupServiceServer. An invite stands in for the
 // password; one that does not hold is refused even if the password is right.
 func (s *Server) JoinGroup(ctx context.Context, req *logicv1.JoinGroupRequest) (*logicv1.JoinGroupResponse, error) {
@@ -49,6 +55,9 @@ func (s *Server) JoinGroup(ctx context.Context, req *logicv1.JoinGroupRequest) (
 	}
 	if err := s.mayJoin(ctx, user, req); err != nil {
 		return nil, err
+	}
+	if !s.tries.take(ctx, joinsKey(user), joinsPerHour, time.Hour) {
+		return nil, &im.Error{Kind: im.KindExhausted, Reason: "groups_joined_limit", RetryAfter: time.Hour}
 	}
 	err := s.changeGroup(ctx, req.GetActor(), req.GetGroupId(), func(ctx context.Context, c *groupChange) error {
 		if c.role(user) > 0 {
@@ -66,6 +75,7 @@ func (s *Server) JoinGroup(ctx context.Context, req *logicv1.JoinGroupRequest) (
 		return c.post(ctx, notice{event: noticeJoin}, append(joined, c.conv.members.users...))
 	})
 	if err != nil {
+		s.tries.giveBack(ctx, joinsKey(user), time.Hour) // nobody was told
 		return nil, err
 	}
 	return &logicv1.JoinGroupResponse{}, nil
