@@ -76,7 +76,8 @@ type LimitConfig struct {
 	// LoginsPerMinute is per address: logins, registrations and resets together.
 	// A network (/24, or /48 of IPv6) gets four times as many.
 	LoginsPerMinute int `yaml:"logins_per_minute"`
-	// RefreshesPerMinute is per user, whatever the addresses.
+	// RefreshesPerMinute is per user, whatever the addresses. An address has ten times
+	// as many.
 	RefreshesPerMinute int `yaml:"refreshes_per_minute"`
 	// CodesPerHour is how many mails an address may ask for.
 	CodesPerHour int `yaml:"codes_per_hour"`

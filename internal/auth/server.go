@@ -189,7 +189,7 @@ func (s *Server) OAuthURL(ctx context.Context, in *authv1.OAuthURLRequest) (*aut
 // other use of a token that was exchanged before ends its login session. Who is
 // refused for too many still has his token.
 func (s *Server) Refresh(ctx context.Context, in *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
-	l, err := s.refresh(ctx, in.GetRefreshToken())
+	l, err := s.refresh(ctx, in.GetRefreshToken(), in.GetPeerIp())
 	if err != nil {
 		return nil, err
 	}

@@ -147,9 +147,12 @@ func refreshInvalid(cause error) error { return im.E(im.KindUnauthorized, "refre
 
 // refresh rotates a refresh token. Of the tokens of a login session one at most
 // is good at any time.
-func (s *Server) refresh(ctx context.Context, raw string) (*authv1.LoggedIn, error) {
+func (s *Server) refresh(ctx context.Context, raw, peer string) (*authv1.LoggedIn, error) {
 	if len(raw) != base64.RawURLEncoding.EncodedLen(randomBytes) {
 		return nil, refreshInvalid(errors.New("malformed"))
+	}
+	if err := s.limitPeer(ctx, "refresh", peer, usersFactor*s.cfg.Limits.RefreshesPerMinute, time.Minute); err != nil {
+		return nil, err
 	}
 	hash := digest(raw)
 	row, err := s.store.refreshToken(ctx, hash)

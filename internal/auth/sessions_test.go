@@ -170,6 +170,26 @@ func TestRefresh_RefusesWhatIsNoRefreshToken(t *testing.T) {
 	require.NoError(t, err, "guesses ended nothing")
 }
 
+// Guessing tokens costs a look into the database each.
+func TestRefresh_IsLimitedPerAddress(t *testing.T) {
+	e := newEnv(t, func(c *Config) {
+		c.Limits.RefreshesPerMinute = 1
+		require.NoError(t, c.Limits.addExempt("127.0.0.0/8"))
+	})
+	guess := func(ip string) string {
+		_, err := e.Refresh(t.Context(), &authv1.RefreshRequest{RefreshToken: newSecretText(), PeerIp: ip})
+		return im.ReasonOf(err)
+	}
+	for range usersFactor {
+		require.Equal(t, "refresh_invalid", guess("198.51.100.1"))
+	}
+	require.Equal(t, "auth_too_often", guess("198.51.100.1"))
+	require.Equal(t, "refresh_invalid", guess("198.51.100.2"), "a neighbour")
+	for range 5 * usersFactor {
+		require.Equal(t, "refresh_invalid", guess("127.0.0.1"), "exempt")
+	}
+}
+
 // One login must not be enough to fill the table with used tokens.
 func TestRefresh_IsLimited(t *testing.T) {
 	e := newEnv(t, debugMode, func(c *Config) { c.Limits.RefreshesPerMinute = 3 })

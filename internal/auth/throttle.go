@@ -15,6 +15,10 @@ import (
 // networkFactor is how many times the allowance of one address its network has.
 const networkFactor = 4
 
+// usersFactor is how many times the allowance of one user an address has: that many
+// may be busy behind it.
+const usersFactor = 10
+
 // limitPeer counts an event of an address and of its network. An address that
 // cannot be parsed shares one allowance with all such.
 func (s *Server) limitPeer(ctx context.Context, event, peer string, n int, window time.Duration) error {

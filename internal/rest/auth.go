@@ -184,7 +184,7 @@ func refresh(c *call) (any, error) {
 	if err := in.err(); err != nil {
 		return nil, err
 	}
-	resp, err := c.Auth.Refresh(c.ctx(), &authv1.RefreshRequest{RefreshToken: t})
+	resp, err := c.Auth.Refresh(c.ctx(), &authv1.RefreshRequest{RefreshToken: t, PeerIp: c.peerIP()})
 	if err != nil {
 		return nil, err
 	}

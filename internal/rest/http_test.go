@@ -77,6 +77,14 @@ func TestLogin_IgnoresAuthorization(t *testing.T) {
 	require.Equal(t, "secret", last[*authv1.LoginRequest](t, e.backend, "AuthService/Login").GetPassword())
 }
 
+// What is limited per address has to know it.
+func TestOpen_TellsTheAddress(t *testing.T) {
+	e := newEdge(t)
+	e.on("AuthService/Refresh", &authv1.RefreshResponse{Login: &authv1.LoggedIn{AccessToken: "t"}}, nil)
+	e.ok(e.form(http.MethodPost, "/api/auth/refresh", "refresh_token", "x"))
+	require.Equal(t, "192.0.2.1", last[*authv1.RefreshRequest](t, e.backend, "AuthService/Refresh").GetPeerIp())
+}
+
 // D1: application errors are HTTP 200, login failures all have code 500.
 func TestLogin_Failures(t *testing.T) {
 	e := newEdge(t)

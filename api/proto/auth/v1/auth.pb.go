@@ -852,6 +852,7 @@ func (x *OAuthURLResponse) GetState() string {
 type RefreshRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RefreshToken  string                 `protobuf:"bytes,1,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
+	PeerIp        string                 `protobuf:"bytes,2,opt,name=peer_ip,json=peerIp,proto3" json:"peer_ip,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -889,6 +890,13 @@ func (*RefreshRequest) Descriptor() ([]byte, []int) {
 func (x *RefreshRequest) GetRefreshToken() string {
 	if x != nil {
 		return x.RefreshToken
+	}
+	return ""
+}
+
+func (x *RefreshRequest) GetPeerIp() string {
+	if x != nil {
+		return x.PeerIp
 	}
 	return ""
 }
@@ -1967,9 +1975,10 @@ const file_auth_v1_auth_proto_rawDesc = "" +
 	"\fredirect_uri\x18\x02 \x01(\tR\vredirectUri\":\n" +
 	"\x10OAuthURLResponse\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x14\n" +
-	"\x05state\x18\x02 \x01(\tR\x05state\"5\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\"N\n" +
 	"\x0eRefreshRequest\x12#\n" +
-	"\rrefresh_token\x18\x01 \x01(\tR\frefreshToken\":\n" +
+	"\rrefresh_token\x18\x01 \x01(\tR\frefreshToken\x12\x17\n" +
+	"\apeer_ip\x18\x02 \x01(\tR\x06peerIp\":\n" +
 	"\x0fRefreshResponse\x12'\n" +
 	"\x05login\x18\x01 \x01(\v2\x11.auth.v1.LoggedInR\x05login\"G\n" +
 	"\rLogoutRequest\x12\x17\n" +
