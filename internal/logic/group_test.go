@@ -56,7 +56,8 @@ func (h *harness) exec(query string, args ...any) {
 	}
 }
 
-// group makes a group of friends; its first notice is pushed when it returns.
+// group makes a group of friends; when it returns, its first notice is pushed and
+// its members are told of their sessions.
 func (h *harness) group(owner im.UserID, members ...im.UserID) int64 {
 	h.t.Helper()
 	h.befriendAll(owner, members...)
@@ -68,12 +69,13 @@ func (h *harness) group(owner im.UserID, members ...im.UserID) int64 {
 	return resp.GetGroup().GetId()
 }
 
-// published waits until everything that is stored is pushed.
+// published waits until everything that is stored is pushed, and told of. Without
+// it a push may yet go to who connects next.
 func (h *harness) published() {
 	h.t.Helper()
-	eventually(h.t, 10*time.Second, "empty outbox", func() bool {
+	eventually(h.t, 10*time.Second, "empty outbox and publisher", func() bool {
 		var n int
-		return h.store.db.Get(&n, `SELECT COUNT(*) FROM outbox`) == nil && n == 0
+		return h.store.db.Get(&n, `SELECT COUNT(*) FROM outbox`) == nil && n == 0 && h.pub.queued.Load() == 0
 	})
 }
 
@@ -384,6 +386,7 @@ func TestDefect36_JoiningLasts(t *testing.T) {
 	h := newHarness(t)
 	group := h.group(10)
 	h.mustSend(groupSend(10, group, 1, "before"))
+	h.published()
 	for u := im.UserID(10); u <= 11; u++ {
 		h.connect(u, int64(u), im.PlatformWeb)
 		h.ack(u, im.PlatformWeb, im.ConversationID(group), 99)
