@@ -28,12 +28,20 @@ func (t *tries) giveBack(ctx context.Context, key string, window time.Duration) 
 }
 
 func (t *tries) add(ctx context.Context, key string, by int64, window time.Duration) int64 {
-	pipe := t.rdb.Pipeline()
-	n := pipe.IncrBy(ctx, key, by)
-	pipe.ExpireNX(ctx, key, window)
-	if _, err := pipe.Exec(ctx); err != nil {
+	n, err := addScript.Run(ctx, t.rdb, []string{key}, by, window.Milliseconds()).Int64()
+	if err != nil {
 		t.log.WarnContext(ctx, "a try was not counted", "err", err)
 		return 0
 	}
-	return n.Val()
+	return n
 }
+
+// addScript adds ARGV[1] to KEYS[1], which ends ARGV[2] ms after it began. Not
+// EXPIRE NX, which servers before Redis 7 refuse.
+var addScript = redis.NewScript(`
+local n = redis.call('INCRBY', KEYS[1], ARGV[1])
+if redis.call('PTTL', KEYS[1]) < 0 then
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+return n
+`)
