@@ -24,7 +24,7 @@ type Config struct {
 	KickOlder *bool `yaml:"kick_older"`
 	// GroupMax is the largest number of members of a group.
 	GroupMax int `yaml:"group_max"`
-	// GroupsMax is the largest number of groups in a user's list, GroupsOwnedMax
+	// GroupsMax is the largest number of groups a user may be in, GroupsOwnedMax
 	// that of groups a user may own and still create another.
 	GroupsMax      int `yaml:"groups_max"`
 	GroupsOwnedMax int `yaml:"groups_owned_max"`

@@ -15,6 +15,7 @@ import (
 	logicv1 "im-services/api/proto/logic/v1"
 	pushv1 "im-services/api/proto/push/v1"
 	"im-services/internal/im"
+	"im-services/internal/logic/migrations"
 )
 
 func profile(u im.UserID) *pushv1.Profile {
@@ -512,12 +513,35 @@ func TestGroups_AsManyAsAUserMayHave(t *testing.T) {
 	h.befriendAll(13, 12)
 	wantReason(t, "adding him", h.add(13, third, 12), "groups_limit")
 	wantReason(t, "joining himself", h.join(12, third, "", ""), "groups_limit")
+	h.deleteSession(12, h.groupSession(12, first).GetId())
+	if h.groupSession(12, first) != nil {
+		t.Error("a deleted session is listed")
+	}
+	wantReason(t, "with a session less", h.join(12, third, "", ""), "groups_limit")
 	_, err := h.LeaveGroup(t.Context(), &logicv1.LeaveGroupRequest{Actor: profile(12), Id: first})
 	must(t, err)
 	must(t, h.join(12, third, "", ""))
 	_, err = h.Dissolve(t.Context(), &logicv1.DissolveRequest{Actor: profile(10), GroupId: first})
 	must(t, err)
 	must(t, create(10, 13))
+}
+
+// Sessions that were deleted before they were hidden count again.
+func TestGroups_AnOldDatabaseCountsAllOfThem(t *testing.T) {
+	h := newHarness(t, func(c *Config) { c.GroupsMax = 2 })
+	first, second, third := h.group(10, 12), h.group(10, 12), h.group(13)
+	h.exec(`DELETE FROM sessions WHERE owner_id = 12 AND target_id = ?`, first)
+	fill, err := migrations.FS.ReadFile("00017_group_sessions.sql")
+	must(t, err)
+	h.exec(string(fill))
+	wantReason(t, "a third", h.join(12, third, "", ""), "groups_limit")
+	if h.groupSession(12, first) != nil || h.groupSession(12, second) == nil {
+		t.Error("the list changed")
+	}
+	again, err := h.createSession(12, im.Group, first)
+	must(t, err)
+	must(t, h.leave(12, again.GetId()))
+	must(t, h.join(12, third, "", ""))
 }
 
 // Defect 39: the client passes a session id to leave; a group id works as well;

@@ -165,10 +165,12 @@ func (c *groupChange) add(ctx context.Context, users []im.UserID, role int32) er
 	return nil
 }
 
-// requireListRoom fails if the list of one of the users has as many groups as it
-// may: others put him into groups, and what they say there must not make his list
+// requireListRoom fails if one of the users is in as many groups as he may be:
+// others put him into groups, and what they say there must not make his lists
 // larger than an answer may be. Changes that race each other may exceed that by
-// their number. The key of the sessions has all that is counted.
+// their number. A session with a group, seen or hidden, is there exactly as long as
+// its owner is a member, so their key has all that is counted; members would have to
+// be told from those of private conversations, row by row.
 func (c *groupChange) requireListRoom(ctx context.Context, users []im.UserID) error {
 	for page := range slices.Chunk(users, rowPage) {
 		var full []im.UserID

@@ -141,7 +141,7 @@ func (s *Server) UpdateSession(ctx context.Context, req *logicv1.UpdateSessionRe
 	}
 	err := s.store.inTx(ctx, func(tx *sqlx.Tx) error {
 		var row sessionRow
-		err := tx.GetContext(ctx, &row, `SELECT `+sessionColumns+` FROM sessions WHERE id = ? AND owner_id = ? FOR UPDATE`, req.GetSessionId(), req.GetUserId())
+		err := tx.GetContext(ctx, &row, `SELECT `+sessionColumns+` FROM sessions WHERE id = ? AND owner_id = ? AND hidden = 0 FOR UPDATE`, req.GetSessionId(), req.GetUserId())
 		if errors.Is(err, sql.ErrNoRows) {
 			return im.E(im.KindNotFound, "session_not_found", nil)
 		}
@@ -169,13 +169,14 @@ func (s *Server) UpdateSession(ctx context.Context, req *logicv1.UpdateSessionRe
 // DeleteSession implements logicv1.ConversationServiceServer.
 func (s *Server) DeleteSession(ctx context.Context, req *logicv1.DeleteSessionRequest) (*logicv1.DeleteSessionResponse, error) {
 	err := s.store.inTx(ctx, func(tx *sqlx.Tx) error {
-		// The bot's row stays, hidden: it says that the account has had its first session.
-		if _, err := tx.ExecContext(ctx, `UPDATE sessions SET hidden = 1, pinned = 0, pinned_at_ms = 0, note = ''
-			WHERE id = ? AND owner_id = ? AND kind = ? AND target_id = ?`, req.GetSessionId(), req.GetUserId(), int64(im.Private), int64(im.BotID)); err != nil {
+		// Some rows stay, hidden: the bot's says that the account has had its first
+		// session, and those with groups say how many groups the user is in.
+		const stays = `(kind = ? OR kind = ? AND target_id = ?)`
+		args := []any{req.GetSessionId(), req.GetUserId(), int64(im.Group), int64(im.Private), int64(im.BotID)}
+		if _, err := tx.ExecContext(ctx, `UPDATE sessions SET hidden = 1, pinned = 0, pinned_at_ms = 0, note = '' WHERE id = ? AND owner_id = ? AND `+stays, args...); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE id = ? AND owner_id = ? AND NOT (kind = ? AND target_id = ?)`,
-			req.GetSessionId(), req.GetUserId(), int64(im.Private), int64(im.BotID))
+		_, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE id = ? AND owner_id = ? AND NOT `+stays, args...)
 		return err
 	})
 	if err != nil {

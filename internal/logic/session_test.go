@@ -172,7 +172,9 @@ func TestDefect41_CreateSessionKnowsGroupsFromUsers(t *testing.T) {
 		t.Fatalf("%v and %v", a, b)
 	}
 	h.deleteSession(11, b.GetId())
-	if again, err := h.createSession(11, im.Group, group); err != nil || again.GetConversationId() != group {
+	_, err = h.UpdateSession(t.Context(), &logicv1.UpdateSessionRequest{UserId: 11, SessionId: b.GetId()})
+	wantReason(t, "a deleted session", err, "session_not_found")
+	if again, err := h.createSession(11, im.Group, group); err != nil || again.GetConversationId() != group || again.GetHidden() {
 		t.Fatalf("%v, %v", again, err)
 	}
 	for what, c := range map[string]struct {
