@@ -28,6 +28,9 @@ type Config struct {
 	// that of groups a user may own and still create another.
 	GroupsMax      int `yaml:"groups_max"`
 	GroupsOwnedMax int `yaml:"groups_owned_max"`
+	// SessionsMax is the largest number of private sessions in a user's list: a new
+	// one takes the place of the one that was quiet longest.
+	SessionsMax int `yaml:"sessions_max"`
 	// HistoryBeforeJoin lets members read what was said before they joined.
 	HistoryBeforeJoin bool `yaml:"history_before_join"`
 	// InviteTTL is how long a group invite works.
@@ -55,6 +58,7 @@ func (c Config) withDefaults() Config {
 	def(&c.GroupMax, 2000)
 	def(&c.GroupsMax, 2000)
 	def(&c.GroupsOwnedMax, 500)
+	def(&c.SessionsMax, 2000)
 	dur(&c.SendTimeout, 3*time.Second)
 	dur(&c.RecallWindow, 2*time.Minute)
 	dur(&c.InviteTTL, 7*24*time.Hour)
@@ -80,6 +84,7 @@ func (c Config) Validate() error {
 		{"group_max", c.GroupMax, 100_000},
 		{"groups_max", c.GroupsMax, 2000}, // more of the largest do not fit into an answer
 		{"groups_owned_max", c.GroupsOwnedMax, 2000},
+		{"sessions_max", c.SessionsMax, 2000}, // as groups_max
 	} {
 		if n.v < 0 || n.v > n.max {
 			return fmt.Errorf("logic.%s is %d: it must be between 0 (default) and %d", n.name, n.v, n.max)

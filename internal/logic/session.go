@@ -225,9 +225,43 @@ func (s *store) ensureSession(ctx context.Context, tx *sqlx.Tx, owner im.UserID,
 			return 0, err
 		}
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO sessions (id, owner_id, kind, target_id, created_at_ms) VALUES (?,?,?,?,?)`,
-		wanted, int64(owner), int64(kind), target, s.nowMS())
+	if _, err = tx.ExecContext(ctx, `INSERT INTO sessions (id, owner_id, kind, target_id, created_at_ms) VALUES (?,?,?,?,?)`,
+		wanted, int64(owner), int64(kind), target, s.nowMS()); err != nil {
+		return 0, err
+	}
+	if kind == im.Private {
+		err = s.makeListRoom(ctx, tx, owner, wanted)
+	}
 	return wanted, err
+}
+
+// makeListRoom removes the private sessions that an owner has beyond SessionsMax:
+// those that were quiet longest, pinned ones last, never the new one nor the bot's.
+// A refusal would be worse: clients ask for a session to show a message in it, which
+// also brings a removed one back. What was made at once may be too many until the next.
+func (s *store) makeListRoom(ctx context.Context, tx *sqlx.Tx, owner im.UserID, made int64) error {
+	var n int
+	if err := tx.GetContext(ctx, &n, `SELECT COUNT(*) FROM sessions WHERE owner_id = ? AND kind = ?`, int64(owner), int64(im.Private)); err != nil {
+		return fmt.Errorf("count sessions: %w", err)
+	}
+	if n <= s.cfg.SessionsMax {
+		return nil
+	}
+	var quiet []int64
+	if err := tx.SelectContext(ctx, &quiet, `SELECT s.id FROM sessions s
+		LEFT JOIN conversations c ON c.user_lo = LEAST(s.owner_id, s.target_id) AND c.user_hi = GREATEST(s.owner_id, s.target_id)
+		WHERE s.owner_id = ? AND s.kind = ? AND s.id <> ? AND s.target_id <> ?
+		ORDER BY s.pinned, GREATEST(s.created_at_ms, COALESCE(c.last_at_ms, 0)), s.id LIMIT ?`,
+		int64(owner), int64(im.Private), made, int64(im.BotID), min(n-s.cfg.SessionsMax, rowPage)); err != nil {
+		return fmt.Errorf("find quiet sessions: %w", err)
+	}
+	if len(quiet) == 0 {
+		return nil
+	}
+	if _, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE id IN (`+placeholders(len(quiet))+`)`, anys(quiet)...); err != nil {
+		return fmt.Errorf("remove quiet sessions: %w", err)
+	}
+	return nil
 }
 
 // sessionTarget names what a session is with.

@@ -3,6 +3,7 @@ package logic
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -137,6 +138,78 @@ func TestListSessions_TakesAFixedNumberOfQueries(t *testing.T) {
 	}
 	if least > 6 {
 		t.Errorf("%d queries for 51 sessions", least)
+	}
+}
+
+// A list has so many private sessions, whoever has them made; the one that was quiet
+// longest goes, and comes back when it is asked for again.
+func TestG13_PrivateSessionsOfAListAreBounded(t *testing.T) {
+	h := newHarness(t, func(c *Config) { c.SessionsMax = 4 })
+	group := h.group(10, 2)
+	later := func() { time.Sleep(2 * time.Millisecond) }
+	create := func(peer int64) *logicv1.Session {
+		t.Helper()
+		later()
+		s, err := h.createSession(2, im.Private, peer)
+		must(t, err)
+		return s
+	}
+	peers := func() (out []int64) {
+		for _, s := range h.sessions(2) {
+			if s.GetGroupId() != group {
+				out = append(out, s.GetPeerId())
+			}
+		}
+		slices.Sort(out)
+		return out
+	}
+	want := func(what string, list ...int64) {
+		t.Helper()
+		if got := peers(); !slices.Equal(got, list) {
+			t.Fatalf("%s: %v, want %v", what, got, list)
+		}
+	}
+	h.befriend(2, 3)
+	want("at first", 1)
+	pinned, pin := create(5), true
+	_, err := h.UpdateSession(t.Context(), &logicv1.UpdateSessionRequest{UserId: 2, SessionId: pinned.GetId(), Pinned: &pin})
+	must(t, err)
+	create(3)
+	create(4)
+	want("as many as there may be", 1, 3, 4, 5)
+	later()
+	h.mustSend(privateSend(3, 2, 1, "hi"))
+	create(6)
+	want("the one that was quiet longest, and is not pinned, goes", 1, 3, 5, 6)
+	create(3)
+	want("one that is there takes no place", 1, 3, 5, 6)
+
+	later()
+	accepted, err := h.SetPrivate(t.Context(), &logicv1.SetPrivateRequest{UserA: 7, UserB: 2, Open: true, Version: 1, WithSessions: true})
+	must(t, err)
+	want("a friendship makes room, too", 1, 5, 6, 7)
+	later()
+	h.mustSend(privateSend(3, 2, 2, "still there?")) // a session is not needed for it
+	if back := create(3); back.GetUnread() != 2 || back.GetLastMessage().GetText() != "still there?" {
+		t.Fatalf("%v", back)
+	}
+	want("asked for again", 1, 3, 5, 7)
+	if h.groupSession(2, group) == nil || accepted.GetSessionIdA() == 0 || len(h.sessions(7)) != 2 {
+		t.Error("a group's session, or another user's, is gone")
+	}
+
+	var wg sync.WaitGroup
+	for peer := int64(20); peer < 30; peer++ {
+		wg.Go(func() {
+			if _, err := h.createSession(2, im.Private, peer); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	create(30)
+	if got := peers(); len(got) != 4 || got[0] != int64(im.BotID) || got[1] != 5 || got[3] != 30 {
+		t.Fatalf("after many at once: %v", got)
 	}
 }
 
@@ -468,23 +541,29 @@ func TestListSessions_TheBotIsNoNewerThanFriends(t *testing.T) {
 func TestLists_FitIntoAnAnswerWhateverOthersWrite(t *testing.T) {
 	h := newHarness(t)
 	const (
-		n          = 2000 // logic.groups_max
+		n          = 2000 // logic.groups_max, and logic.sessions_max
 		large      = 60   // of these the last message is as large as it may be
 		maxAnswer  = 16 << 20
 		wideRune   = "😀"
 		nameLength = 20 // what the edge lets through
 		infoLength = 255
 	)
-	first, err := h.store.objectIDs.take(t.Context(), 2*n, 0)
+	first, err := h.store.objectIDs.take(t.Context(), 4*n, 0)
 	must(t, err)
 	wide := func(n int) string { return strings.Repeat(wideRune, n) }
 	for i := int64(0); i < n; i += 100 {
-		var convs, groups, members, sessions []any
+		var convs, pairs, groups, members, sessions []any
 		for id := first + 2*i; id < first+2*(i+100); id += 2 {
 			convs = append(convs, id, int64(im.Group), 1, 1, id)
 			groups = append(groups, id, 10, wide(nameLength), wide(infoLength), "https://x/"+strings.Repeat("x", 490), wide(maxGroupTheme), wide(maxAnnouncement), 1)
 			members = append(members, id, 2, id, roleMember, 1, 1)
-			sessions = append(sessions, id+1, 2, int64(im.Group), id, 1)
+			sessions = append(sessions, id+1, 2, int64(im.Group), id, 1, wide(maxNote))
+			peer := 10 + (id-first)/2
+			private := id + 2*n
+			pairs = append(pairs, private, int64(im.Private), 1, 1, id, 2, peer)
+			members = append(members, private, 2, private, roleMember, 1, 1)
+			sessions = append(sessions, private+1, 2, int64(im.Private), peer, 1, wide(maxNote))
+			h.exec(`INSERT INTO messages (`+messageColumns+`) VALUES (?,1,?,?,?,'',1,1,1,1,?,'')`, private, private, peer, private, wide(300))
 			text, data := wide(300), ""
 			if id < first+2*large {
 				text, data = "x", `"`+strings.Repeat(`\u0000`, maxContent-2)+`"`
@@ -493,12 +572,13 @@ func TestLists_FitIntoAnAnswerWhateverOthersWrite(t *testing.T) {
 		}
 		h.exec(`INSERT INTO conversations (id, kind, open, last_seq, last_message_id) VALUES `+rows(5, 100), convs...)
 		h.exec(`INSERT INTO chat_groups (id, owner_id, name, info, avatar, theme, announcement, created_at_ms) VALUES `+rows(8, 100), groups...)
-		h.exec(`INSERT INTO members (conversation_id, user_id, id, role, first_seq, joined_at_ms) VALUES `+rows(6, 100), members...)
-		h.exec(`INSERT INTO sessions (id, owner_id, kind, target_id, created_at_ms) VALUES `+rows(5, 100), sessions...)
+		h.exec(`INSERT INTO conversations (id, kind, open, last_seq, last_message_id, user_lo, user_hi) VALUES `+rows(7, 100), pairs...)
+		h.exec(`INSERT INTO members (conversation_id, user_id, id, role, first_seq, joined_at_ms) VALUES `+rows(6, 200), members...)
+		h.exec(`INSERT INTO sessions (id, owner_id, kind, target_id, created_at_ms, note) VALUES `+rows(6, 200), sessions...)
 	}
 	list, err := h.ListSessions(t.Context(), &logicv1.ListSessionsRequest{UserId: 2})
 	must(t, err)
-	if got := len(list.GetSessions()); got != n+1 {
+	if got := len(list.GetSessions()); got != n+n { // the bot's took a place
 		t.Fatalf("%d sessions", got)
 	}
 	if size := proto.Size(list); size > maxAnswer {
