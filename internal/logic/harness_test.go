@@ -3,6 +3,7 @@ package logic
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
 
 	logicv1 "im-services/api/proto/logic/v1"
 	pushv1 "im-services/api/proto/push/v1"
@@ -242,6 +244,29 @@ func (b *backlogStream) messages() []*pushv1.Message {
 		}
 	}
 	return out
+}
+
+// gatewayStream is a gateway's stream of sends to a replica, from the gateway's side.
+type gatewayStream struct {
+	grpc.ServerStream
+	ctx  context.Context //nolint:containedctx // gRPC's own way
+	up   chan *logicv1.SendStreamRequest
+	dead chan struct{} // closed when the replica is killed, if it is
+	send func(*logicv1.SendStreamResponse) error
+}
+
+func (st *gatewayStream) Context() context.Context                 { return st.ctx }
+func (st *gatewayStream) Send(m *logicv1.SendStreamResponse) error { return st.send(m) }
+
+func (st *gatewayStream) Recv() (*logicv1.SendStreamRequest, error) {
+	select {
+	case m := <-st.up:
+		return m, nil
+	case <-st.ctx.Done():
+		return nil, st.ctx.Err()
+	case <-st.dead:
+		return nil, io.ErrUnexpectedEOF
+	}
 }
 
 // connect registers a connection and returns its backlog.

@@ -18,7 +18,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/grpc"
 
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/im"
@@ -307,12 +306,10 @@ func (s *writeSim) apply(batch []*sendReq) []outcome {
 	return out
 }
 
-// simStream is a gateway's stream to one replica, from the gateway's side.
+// simStream is a gateway's stream to one replica.
 type simStream struct {
-	grpc.ServerStream
-	ctx     context.Context //nolint:containedctx // gRPC's own way
+	*gatewayStream
 	cancel  context.CancelFunc
-	up      chan *logicv1.SendStreamRequest
 	answers chan *logicv1.StreamResult
 	replica *simReplica
 	ended   chan struct{}
@@ -330,7 +327,8 @@ func (r *simReplica) open() *simStream {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	st := &simStream{ctx: ctx, cancel: cancel, up: make(chan *logicv1.SendStreamRequest), answers: make(chan *logicv1.StreamResult, 10000), replica: r, ended: make(chan struct{})}
+	st := &simStream{cancel: cancel, answers: make(chan *logicv1.StreamResult, 10000), replica: r, ended: make(chan struct{})}
+	st.gatewayStream = &gatewayStream{ctx: ctx, up: make(chan *logicv1.SendStreamRequest), dead: r.dead, send: st.answer}
 	r.sim.handlers.Go(func() {
 		defer r.handlers.Done()
 		defer close(st.ended)
@@ -340,22 +338,9 @@ func (r *simReplica) open() *simStream {
 	return st
 }
 
-func (st *simStream) Context() context.Context { return st.ctx }
-
-func (st *simStream) Recv() (*logicv1.SendStreamRequest, error) {
+func (st *simStream) answer(m *logicv1.SendStreamResponse) error {
 	select {
-	case m := <-st.up:
-		return m, nil
-	case <-st.ctx.Done():
-		return nil, st.ctx.Err()
-	case <-st.replica.dead:
-		return nil, io.ErrUnexpectedEOF
-	}
-}
-
-func (st *simStream) Send(m *logicv1.SendStreamResponse) error {
-	select {
-	case <-st.replica.dead:
+	case <-st.dead:
 		return io.ErrClosedPipe
 	default:
 	}
@@ -375,7 +360,7 @@ func (st *simStream) put(m *logicv1.Send) bool {
 	case st.up <- &logicv1.SendStreamRequest{Sends: []*logicv1.StreamSend{{Ref: 1, Send: m}}}:
 		return true
 	case <-st.ctx.Done():
-	case <-st.replica.dead:
+	case <-st.dead:
 	case <-st.ended:
 	}
 	return false

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -332,8 +331,10 @@ func TestG2_WhatMayBeStoredIsNotRefused(t *testing.T) {
 func TestG2_WhatComesLateIsNotTaken(t *testing.T) {
 	h := newHarness(t)
 	h.befriend(2, 3)
-	st := newTestStream(t, h.Server)
-	clock := (<-st.down).GetClockUs()
+	down, ended := make(chan *logicv1.SendStreamResponse, 10), make(chan error, 1)
+	st := &gatewayStream{ctx: t.Context(), up: make(chan *logicv1.SendStreamRequest, 10), send: func(m *logicv1.SendStreamResponse) error { down <- m; return nil }}
+	go func() { ended <- h.SendStream(st) }()
+	clock := (<-down).GetClockUs()
 	if clock <= 0 {
 		t.Fatalf("the stream says no time: %d", clock)
 	}
@@ -341,50 +342,15 @@ func TestG2_WhatComesLateIsNotTaken(t *testing.T) {
 		st.up <- &logicv1.SendStreamRequest{Sends: []*logicv1.StreamSend{{Ref: 1, Send: privateSend(2, 3, id, "x")}}, NotAfterUs: notAfter}
 	}
 	put(1, clock+time.Minute.Microseconds())
-	if r := <-st.down; len(r.GetResults()) != 1 || r.GetResults()[0].GetResult().GetSeq() != 1 || r.GetClockUs() <= clock {
+	if r := <-down; len(r.GetResults()) != 1 || r.GetResults()[0].GetResult().GetSeq() != 1 || r.GetClockUs() <= clock {
 		t.Fatalf("in time: %v", r)
 	}
 	put(2, clock)
-	if err := <-st.ended; status.Code(err) != codes.Aborted {
+	if err := <-ended; status.Code(err) != codes.Aborted {
 		t.Fatalf("late: the stream ended with %v", err)
 	}
 	if r := h.mustSend(privateSend(2, 3, 2, "x")); r.GetDuplicate() || r.GetSeq() != 2 {
 		t.Fatalf("stored late: %v", r)
-	}
-}
-
-// testStream is a gateway's stream to a replica.
-type testStream struct {
-	grpc.ServerStream
-	ctx   context.Context //nolint:containedctx // gRPC's own way
-	up    chan *logicv1.SendStreamRequest
-	down  chan *logicv1.SendStreamResponse
-	ended chan error
-}
-
-// newTestStream opens a stream until the test ends.
-func newTestStream(t *testing.T, s *Server) *testStream {
-	ctx, cancel := context.WithCancel(t.Context())
-	st := &testStream{
-		ctx: ctx, up: make(chan *logicv1.SendStreamRequest, 10),
-		down: make(chan *logicv1.SendStreamResponse, 10), ended: make(chan error, 1),
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() { st.ended <- s.SendStream(st) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	return st
-}
-
-func (st *testStream) Context() context.Context { return st.ctx }
-
-func (st *testStream) Send(m *logicv1.SendStreamResponse) error { st.down <- m; return nil }
-
-func (st *testStream) Recv() (*logicv1.SendStreamRequest, error) {
-	select {
-	case m := <-st.up:
-		return m, nil
-	case <-st.ctx.Done():
-		return nil, st.ctx.Err()
 	}
 }
 
