@@ -49,6 +49,8 @@ type conn struct {
 	mu sync.Mutex // guards the following fields
 	// stopped: nothing more is read from or delivered to this connection.
 	stopped bool
+	// ousted: logic has said once that a newer connection has its place.
+	ousted bool
 	// asleep is when the process was found to have slept, until logic says that the
 	// connection is still its client's: until then no send is taken from it.
 	asleep time.Duration

@@ -118,6 +118,7 @@ func (c *conn) backlog(ctx context.Context, register *bool, patience time.Durati
 	defer idle.Stop()
 
 	req := &logicv1.BacklogRequest{GatewayId: string(c.s.id), Conn: c.pb(), Register: *register, PeerIp: c.ip}
+	first := *register
 	c.mu.Lock()
 	if *register {
 		c.registrations = min(c.registrations+1, 2)
@@ -131,7 +132,7 @@ func (c *conn) backlog(ctx context.Context, register *bool, patience time.Durati
 		return err
 	}
 	var done bool
-	for first := true; ; first = false {
+	for answered := false; ; answered = true {
 		resp, err := stream.Recv()
 		if errors.Is(err, io.EOF) && done {
 			return nil
@@ -143,7 +144,7 @@ func (c *conn) backlog(ctx context.Context, register *bool, patience time.Durati
 		if err := failpoint.Hit("gateway.sync_received"); err != nil {
 			return err
 		}
-		if first {
+		if !answered {
 			if since := resp.GetSinceMs(); since != 0 {
 				c.sinceMS.Store(since)
 			}
@@ -154,7 +155,7 @@ func (c *conn) backlog(ctx context.Context, register *bool, patience time.Durati
 			}
 		}
 		for _, run := range resp.GetConversations() {
-			if err := c.writeRun(ctx, run); err != nil {
+			if err := c.writeRun(ctx, run, first); err != nil {
 				return err
 			}
 			if err := failpoint.Hit("gateway.sync_written"); err != nil {
@@ -186,8 +187,9 @@ func (c *conn) registeredOnce() bool {
 	return c.epoch != "" && c.registrations == 1
 }
 
-// writeRun writes a run of one conversation, waiting for room in the outbox.
-func (c *conn) writeRun(ctx context.Context, run *logicv1.BacklogConversation) error {
+// writeRun writes a run of one conversation, waiting for room in the outbox. In a
+// connection's first sync the client knows itself what it has sent before.
+func (c *conn) writeRun(ctx context.Context, run *logicv1.BacklogConversation, first bool) error {
 	conv := im.ConversationID(run.GetConversationId())
 	for _, pb := range run.GetMessages() {
 		m := c.s.newMessage(pb)
@@ -218,7 +220,7 @@ func (c *conn) writeRun(ctx context.Context, run *logicv1.BacklogConversation) e
 		return errClosing
 	}
 	if seq, at := im.Seq(run.GetPosition()), c.positions[conv]; seq > at {
-		if at > 0 && c.platform == im.PlatformWeb { // what he sent from elsewhere, see writeLocked
+		if at > 0 && !first && c.platform == im.PlatformWeb { // what he sent from elsewhere, see writeLocked
 			_ = c.send(seal(wire.AppendSyncNeeded(newFrame(64), conv, at), opText))
 		}
 		c.setPositionLocked(conv, seq)

@@ -173,10 +173,24 @@ func (c *conn) unfence() {
 	}
 }
 
+// oustedBefore notes that logic says that a newer connection has the place, and reports
+// whether it had said so before.
+func (c *conn) oustedBefore() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.ousted
+	c.ousted = true
+	return before
+}
+
 // compare takes what logic knows of a connection.
 func (c *conn) compare(epoch string, w *logicv1.Watermark, strict bool) {
 	if w.GetDisplaced() {
-		c.displace("")
+		if c.oustedBefore() {
+			c.displace("")
+		} else { // the event that also says by whom may be on its way
+			c.s.marks.soon()
+		}
 		return
 	}
 	c.mu.Lock()

@@ -27,7 +27,7 @@ func ways(t *testing.T, s *Server) (locked, unforeseen float64) {
 
 func TestForesee_KnownConversationIsNotReadAgain(t *testing.T) {
 	h := newHarness(t)
-	h.befriend(1, 2)
+	h.befriendLongAgo(1, 2)
 	for n := int64(1); n <= 5; n++ {
 		require.Equal(t, n, h.mustSend(privateSend(1, 2, n, "hi")).GetSeq())
 	}
@@ -45,7 +45,7 @@ func TestG12_ForeseenPermissionIsNotBelieved(t *testing.T) {
 	first := h.Server
 	other := h.replica()
 	on := func(s *Server) *harness { h.Server = s; return h }
-	h.befriend(1, 2)
+	h.befriendLongAgo(1, 2)
 	group := on(first).group(5, 6, 7)
 
 	on(first).mustSend(privateSend(1, 2, 1, "friends"))
@@ -69,7 +69,7 @@ func TestG12_ForeseenPermissionIsNotBelieved(t *testing.T) {
 func TestForesee_SeqWrittenElsewhereIsNotGivenAgain(t *testing.T) {
 	h := newHarness(t)
 	replicas := []*Server{h.Server, h.replica()}
-	h.befriend(1, 2)
+	h.befriendLongAgo(1, 2)
 	var last *logicv1.SendResult
 	for n := int64(1); n <= 8; n++ {
 		h.Server = replicas[n/2%2] // two each
@@ -87,7 +87,7 @@ func TestG5_ForeseenBatchesOfTwoReplicas(t *testing.T) {
 	replicas := []*Server{h.Server, h.replica()}
 	const pairs, each = 8, 40
 	for p := range im.UserID(pairs) {
-		h.befriend(2*p+1, 2*p+2)
+		h.befriendLongAgo(2*p+1, 2*p+2)
 	}
 	var wg sync.WaitGroup
 	for k, s := range replicas {
@@ -119,7 +119,7 @@ func TestG5_ForeseenBatchesOfTwoReplicas(t *testing.T) {
 // After a fail-over the store may know less than is remembered.
 func TestForesee_StoreThatForgotIsBelieved(t *testing.T) {
 	h := newHarness(t)
-	conv := h.befriend(1, 2)
+	conv := h.befriendLongAgo(1, 2)
 	for n := int64(1); n <= 3; n++ {
 		h.mustSend(privateSend(1, 2, n, "hi"))
 	}

@@ -180,6 +180,15 @@ func (h *harness) befriend(a, b im.UserID) im.ConversationID {
 	return h.setPrivate(a, b, true)
 }
 
+// befriendLongAgo is befriend where the conversation is no longer so new that notes of
+// refusals are looked for.
+func (h *harness) befriendLongAgo(a, b im.UserID) im.ConversationID {
+	h.t.Helper()
+	conv := h.befriend(a, b)
+	h.exec(`UPDATE conversations SET refused_at_ms = 0 WHERE id = ?`, int64(conv))
+	return conv
+}
+
 func (h *harness) setPrivate(a, b im.UserID, open bool) im.ConversationID {
 	h.t.Helper()
 	testVersion.Lock()

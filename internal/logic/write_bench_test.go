@@ -15,7 +15,7 @@ func BenchmarkStore_PrivatePairs(b *testing.B) {
 	h := newHarness(b)
 	const pairs = 100
 	for p := range pairs {
-		h.befriend(im.UserID(1000+2*p), im.UserID(1001+2*p))
+		h.befriendLongAgo(im.UserID(1000+2*p), im.UserID(1001+2*p))
 		h.connect(im.UserID(1000+2*p), int64(2*p+1), im.PlatformWeb)
 		h.connect(im.UserID(1001+2*p), int64(2*p+2), im.PlatformWeb)
 	}
