@@ -247,12 +247,12 @@ func (s *store) makeListRoom(ctx context.Context, tx *sqlx.Tx, owner im.UserID, 
 	if n <= s.cfg.SessionsMax {
 		return nil
 	}
-	var quiet []int64
+	var quiet []int64 // beyond the limit in one look, whatever n was: others make room at the same time
 	if err := tx.SelectContext(ctx, &quiet, `SELECT s.id FROM sessions s
 		LEFT JOIN conversations c ON c.user_lo = LEAST(s.owner_id, s.target_id) AND c.user_hi = GREATEST(s.owner_id, s.target_id)
-		WHERE s.owner_id = ? AND s.kind = ? AND s.id <> ? AND s.target_id <> ?
-		ORDER BY s.pinned, GREATEST(s.created_at_ms, COALESCE(c.last_at_ms, 0)), s.id LIMIT ?`,
-		int64(owner), int64(im.Private), made, int64(im.BotID), min(n-s.cfg.SessionsMax, rowPage)); err != nil {
+		WHERE s.owner_id = ? AND s.kind = ?
+		ORDER BY (s.id = ? OR s.target_id = ?) DESC, s.pinned DESC, GREATEST(s.created_at_ms, COALESCE(c.last_at_ms, 0)) DESC, s.id DESC LIMIT ? OFFSET ?`,
+		int64(owner), int64(im.Private), made, int64(im.BotID), rowPage, s.cfg.SessionsMax); err != nil {
 		return fmt.Errorf("find quiet sessions: %w", err)
 	}
 	if len(quiet) == 0 {
