@@ -150,13 +150,14 @@ for entry in string.gmatch(redis.call('GET', KEYS[1]) or '', '%S+') do
   elseif ARGV[4] ~= '1' or p ~= ARGV[2] then
     kept[#kept+1] = entry
   else
-    if string.sub(field, 1, #ARGV[6]) == ARGV[6] then
+    local sibling = string.sub(field, 1, #ARGV[6]) == ARGV[6]
+    if sibling then
       local conn = tonumber(string.sub(field, #ARGV[6] + 1))
       if conn and conn > tonumber(ARGV[7]) then return {-1, since, epoch} end
     end
     local at = tonumber(s)
     if at >= since then
-      if ARGV[5] ~= '1' or (at > since and at - since < tonumber(ARGV[8])) then return {-1, since, epoch} end
+      if not sibling and (ARGV[5] ~= '1' or (at > since and at - since < tonumber(ARGV[8]))) then return {-1, since, epoch} end
       since = at + 1
     end
     displaced[#displaced+1] = field

@@ -44,3 +44,27 @@ func TestG8_ManyForgottenRoutesAreMadeInTheTimeOfOne(t *testing.T) {
 		t.Errorf("asserted in epoch %q, it is %q", resp.GetEpoch(), epoch)
 	}
 }
+
+// Of two connections to one gateway the later one has the place, whatever the clock
+// says, which may be set back between them.
+func TestNewerConnection_OfOneGatewayIsTheOneWithTheHigherID(t *testing.T) {
+	h := newHarness(t)
+	older := route{gateway: testGateway, conn: 10, platform: im.PlatformWeb, sinceMS: 1_000_500}
+	newer := route{gateway: testGateway, conn: 11, platform: im.PlatformWeb, sinceMS: 1_000_000}
+	for _, fresh := range []bool{true, false} {
+		user := im.UserID(20)
+		if !fresh {
+			user++
+		}
+		if reg, err := h.routes.register(t.Context(), user, older, true, true); err != nil || reg.lost {
+			t.Fatalf("%+v, %v", reg, err)
+		}
+		reg, err := h.routes.register(t.Context(), user, newer, true, fresh)
+		if err != nil || reg.lost || len(reg.displaced) != 1 || reg.sinceMS <= older.sinceMS {
+			t.Errorf("fresh %v: the newer one: %+v, %v", fresh, reg, err)
+		}
+		if reg, err := h.routes.register(t.Context(), user, older, true, fresh); err != nil || !reg.lost {
+			t.Errorf("fresh %v: the older one, late: %+v, %v", fresh, reg, err)
+		}
+	}
+}

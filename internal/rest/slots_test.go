@@ -59,7 +59,7 @@ func TestG13_UnreadPagesAreBounded(t *testing.T) {
 
 			e.largeLists(large)
 			srv.CloseClientConnections()
-			require.Eventually(t, func() bool { return e.get(path).code == 200 }, 5*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return e.get(path).code == 200 }, 20*time.Second, 10*time.Millisecond)
 			for range 3 {
 				e.ok(e.get(path)) // a slot is given back
 			}
