@@ -142,11 +142,11 @@ func (c *conn) joinedNow() bool {
 func (c *conn) reassert() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.stopped || !c.joined {
-		return false
+	due := !c.stopped && c.joined
+	if due {
+		c.registrations = 2
 	}
-	c.registrations = 2
-	return true
+	return due
 }
 
 // stillAsleep asks again soon whether the connection is still its client's, unless

@@ -97,7 +97,7 @@ func (s *Server) register(ctx context.Context, req *logicv1.BacklogRequest, firs
 		kick := &pushv1.Event{UserIds: []int64{int64(user)}, Body: &pushv1.Event_Kick{Kick: &pushv1.KickEvent{
 			ConnId: int64(old.conn), Reason: "displaced", PeerIp: req.GetPeerIp(),
 		}}}
-		// Best effort: the old connection's gateway also learns it from its next watermark.
+		// Best effort: the old connection's gateway also learns it from two watermarks.
 		if err := s.pub.eventTo(ctx, old.gateway, reg.epoch, kick); err != nil {
 			s.log.WarnContext(ctx, "displaced connection not told yet", "err", err)
 		}

@@ -115,9 +115,9 @@ func findRefusals(ctx context.Context, tx sqlx.QueryerContext, p *batchPlan, now
 		return fmt.Errorf("find refusals: %w", err)
 	}
 	for i, r := range p.batch {
-		k := p.key(i)
+		k, origin := p.key(i), cameBy(r.send)
 		if p.outcomes[i].err == nil && slices.ContainsFunc(rows, func(n refusedRow) bool {
-			return (n.Conv == k.conv || n.Conv == 0) && n.Sender == k.sender && n.Client == k.client && n.Origin != cameBy(r.send)
+			return (n.Conv == k.conv || n.Conv == 0) && n.Sender == k.sender && n.Client == k.client && n.Origin != origin
 		}) {
 			p.outcomes[i].err = im.E(im.KindUnknown, "outcome_unknown", errRefusedElsewhere)
 		}
