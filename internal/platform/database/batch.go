@@ -119,8 +119,19 @@ func (b *Batch) commit(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("database: rolled back: %w", err)
 	}
-	_, err := b.conn.ExecContext(ctx, b.begin(b.query.String()+"COMMIT"), b.args...)
+	_, err := b.conn.ExecContext(ctx, b.begin(asOne(b.query.String())), b.args...)
 	return batchError(err)
+}
+
+// asOne puts writes, each ended by a semicolon, and their COMMIT into one query.
+// MariaDB takes them as one statement and answers once instead of after each; that
+// saves a packet, and often a wake-up on either side, for each of them. MySQL reads
+// over what only MariaDB understands.
+func asOne(writes string) string {
+	if writes == "" {
+		return "COMMIT"
+	}
+	return "/*M!100101 BEGIN NOT ATOMIC */ " + writes + "COMMIT /*M!100101 ; END */"
 }
 
 // batchError decides whether writes that failed together with their COMMIT
