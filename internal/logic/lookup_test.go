@@ -548,21 +548,21 @@ func redisCPU(t testing.TB, rdb *redis.Client) (total time.Duration) {
 	return total
 }
 
-// flushAfter makes Redis forget everything just after it ran a script in a pipeline.
-type flushAfter struct {
+// after does something just after Redis ran a script in a pipeline.
+type after struct {
 	script *redis.Script
-	flush  func()
+	do     func()
 }
 
-func (f flushAfter) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (f after) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-func (f flushAfter) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (f after) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
 
-func (f flushAfter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (f after) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		err := next(ctx, cmds)
 		if args := cmds[0].Args(); len(args) > 1 && args[1] == f.script.Hash() {
-			f.flush()
+			f.do()
 		}
 		return err
 	}
@@ -582,7 +582,7 @@ func TestG8_RegistrationBelongsToOneLifeOfRedis(t *testing.T) {
 	other := redis.NewClient(&redis.Options{Addr: h.redis})
 	defer func() { _ = other.Close() }()
 	flushed := false
-	h.routes.rdb.AddHook(flushAfter{script: registerScript, flush: func() {
+	h.routes.rdb.AddHook(after{script: registerScript, do: func() {
 		if err := other.FlushAll(context.Background()).Err(); err != nil {
 			t.Error(err)
 		}

@@ -159,24 +159,18 @@ func (p *presence) sweep(ctx context.Context, users []im.UserID) error {
 // lookAtUsersOf makes everybody due who had a route to the gateway. There is no
 // debounce for them: a lease has run out already.
 func (p *presence) lookAtUsersOf(ctx context.Context, g im.GatewayID) error {
-	return p.usersOf(ctx, g, func(users []im.UserID) error { return p.sweep(ctx, users) })
+	return p.usersOf(ctx, g, func(page []string) error { return p.sweep(ctx, parseUsers(page)) })
 }
 
-// usersOf walks over everybody who had a route to the gateway.
-func (p *presence) usersOf(ctx context.Context, g im.GatewayID, f func([]im.UserID) error) error {
+// usersOf walks over everybody who had a route to the gateway, page by page.
+func (p *presence) usersOf(ctx context.Context, g im.GatewayID, f func(page []string) error) error {
 	for cursor := uint64(0); ; {
 		ids, next, err := p.routes.rdb.SScan(ctx, gatewayKey(g), cursor, "", presencePage).Result()
 		if away(err) != nil {
 			return away(err)
 		}
-		users := make([]im.UserID, 0, len(ids))
-		for _, id := range ids {
-			if n, err := strconv.ParseInt(id, 10, 64); err == nil {
-				users = append(users, im.UserID(n))
-			}
-		}
-		if len(users) > 0 {
-			if err := f(users); err != nil {
+		if len(ids) > 0 {
+			if err := f(ids); err != nil {
 				return err
 			}
 		}
@@ -186,11 +180,28 @@ func (p *presence) usersOf(ctx context.Context, g im.GatewayID, f func([]im.User
 	}
 }
 
+// parseUsers passes over what is no user.
+func parseUsers(page []string) []im.UserID {
+	users := make([]im.UserID, 0, len(page))
+	for _, id := range page {
+		if n, err := strconv.ParseInt(id, 10, 64); err == nil {
+			users = append(users, im.UserID(n))
+		}
+	}
+	return users
+}
+
 // bury removes what a gateway left in the route store. Routes are removed by
-// their own field, so nobody else's can go.
+// their own field, so nobody else's can go. The gateway may be alive, only cut off
+// from discovery, and make its routes again meanwhile: so its users are taken off its
+// list first, and who is put there again stays there.
 func (p *presence) bury(ctx context.Context, g im.GatewayID) error {
 	rdb := p.routes.rdb
-	err := p.usersOf(ctx, g, func(users []im.UserID) error {
+	err := p.usersOf(ctx, g, func(page []string) error {
+		if err := away(rdb.SRem(ctx, gatewayKey(g), page).Err()); err != nil {
+			return err
+		}
+		users := parseUsers(page)
 		states, _, err := p.routes.read(ctx, users)
 		if err != nil {
 			return err
@@ -210,7 +221,6 @@ func (p *presence) bury(ctx context.Context, g im.GatewayID) error {
 		return err
 	}
 	pipe := rdb.Pipeline()
-	pipe.Del(ctx, gatewayKey(g))
 	pipe.SRem(ctx, gatewaysKey, string(g))
 	pipe.HDel(ctx, deadKey, string(g))
 	_, err = pipe.Exec(ctx)

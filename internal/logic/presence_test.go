@@ -558,6 +558,26 @@ func TestG9_GatewayThatDiedUnseenIsFoundAndBuried(t *testing.T) {
 	h.wantSeen(0, 3, 2, "") // he was here all the time
 }
 
+// A gateway that is only cut off from discovery makes its routes again while it is
+// being buried: they stay, and so does what is known of whose they are.
+func TestG9_GatewayThatIsBuriedAliveKeepsItsUsers(t *testing.T) {
+	h := newHarnessWith(t, &changingGateways{})
+	rdb := h.rdb()
+	ctx := t.Context()
+	old := route{gateway: "cut", conn: 7, platform: im.PlatformWeb, sinceMS: time.Now().UnixMilli()}
+	must(t, rdb.Set(ctx, routesKey(2), old.entry(), 0).Err())
+	must(t, rdb.SAdd(ctx, gatewayKey("cut"), 2).Err())
+	must(t, removeScript.Load(ctx, rdb).Err())
+	again := sync.OnceFunc(func() { h.connectAt("cut", 2, 7, im.PlatformWeb) })
+	h.routes.rdb.AddHook(after{script: removeScript, do: again})
+	must(t, h.presence.bury(ctx, "cut"))
+	states, _, err := h.routes.read(ctx, []im.UserID{2})
+	must(t, err)
+	if len(states[0].routes) != 1 || !rdb.SIsMember(ctx, gatewayKey("cut"), 2).Val() {
+		t.Errorf("routes %v, on the gateway's list: %v", states[0].routes, rdb.SMembers(ctx, gatewayKey("cut")).Val())
+	}
+}
+
 // While discovery knows nothing, nobody is taken for gone.
 func TestG9_EmptyDiscoveryIsNoDeath(t *testing.T) {
 	gw := &changingGateways{}
