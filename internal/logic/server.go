@@ -96,12 +96,13 @@ func New(ctx context.Context, d Deps) (*Server, error) {
 }
 
 // Run sweeps the outbox, presence and dead gateways' topics, tells latecomers and
-// watches the database's server until ctx ends.
+// watches the servers of the database and of Redis until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.outbox.run(ctx, s.pub.flush) })
 	wg.Go(func() { s.presence.run(ctx) })
 	wg.Go(func() { s.pub.blind.run(ctx, s.routes) })
+	wg.Go(func() { s.routes.watchRun(ctx) })
 	wg.Go(func() { s.pub.runLate(ctx) })
 	wg.Go(func() { s.sweepTopics(ctx) })
 	wg.Go(func() { s.store.watchLife(ctx) })
