@@ -363,6 +363,36 @@ func TestWatermarkFindsTheDisplaced(t *testing.T) {
 	}
 }
 
+// A connection that was displaced has a round made at once. That is no reason to read
+// the backlog of everybody who has a push on its way.
+func TestWatermarkOfTheDisplacedTrustsWhatIsOnItsWay(t *testing.T) {
+	cfg := testConfig()
+	cfg.WatermarkInterval = time.Hour
+	w := newWorld(t, cfg)
+	b := w.connect(35)
+	w.connect(36)
+	w.store.mu.Lock()
+	for id, conn := range w.store.routes[35] {
+		delete(w.store.routes[35], id)
+		w.store.routes[35][id+1<<40] = conn
+	}
+	before := w.store.backlogs
+	w.store.mu.Unlock()
+	w.srv.marks.round(t.Context(), time.Second, false)
+	w.store.mu.Lock()
+	w.store.pv[36]++ // counted, and not yet on the bus
+	w.store.mu.Unlock()
+	if code := b.closed(); code != 4001 {
+		t.Fatalf("close code %d", code)
+	}
+	time.Sleep(300 * time.Millisecond) // a backlog would have been asked for by now
+	w.store.mu.Lock()
+	defer w.store.mu.Unlock()
+	if w.store.backlogs != before {
+		t.Fatalf("%d backlogs read", w.store.backlogs-before)
+	}
+}
+
 func TestRedisAway(t *testing.T) {
 	w := newWorld(t, testConfig())
 	w.store.mu.Lock()

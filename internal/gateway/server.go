@@ -171,7 +171,7 @@ func (s *Server) SetLogic(replicas []Replica) { s.lanes.set(replicas) }
 
 // BusReconnected is called when the bus is there again after a loss: what was
 // published meanwhile is gone, so everybody is compared with logic at once.
-func (s *Server) BusReconnected() { s.marks.soon() }
+func (s *Server) BusReconnected() { s.marks.soon(true) }
 
 // Connections is the number of open connections.
 func (s *Server) Connections() int { return int(s.hub.count.Load()) }

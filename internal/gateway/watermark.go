@@ -33,7 +33,8 @@ type marks struct {
 
 	mu      sync.Mutex
 	asserts map[*conn]struct{}
-	now     bool // a round is wanted at once, one that trusts nothing that is in flight
+	now     bool // a round is wanted at once
+	strict  bool // which trusts nothing that is in flight
 }
 
 // assert asks for the connection's route to be registered again. The caller may
@@ -47,10 +48,11 @@ func (m *marks) assert(c *conn) {
 	m.mu.Unlock()
 }
 
-// soon asks for a round at once.
-func (m *marks) soon() {
+// soon asks for a round at once; a strict one trusts nothing that is in flight.
+func (m *marks) soon(strict bool) {
 	m.mu.Lock()
 	m.now = true
+	m.strict = m.strict || strict
 	m.mu.Unlock()
 }
 
@@ -71,18 +73,17 @@ func (m *marks) run(ctx context.Context) {
 			interval = m.s.cfg.WatermarkDegraded
 		}
 		m.mu.Lock()
-		due := m.now
-		m.now = false
+		due, strict := m.now, m.strict || degraded
+		m.now, m.strict = false, false
 		m.mu.Unlock()
 		if due || m.s.now()-last >= interval {
 			last = m.s.now()
-			m.round(ctx, interval, due || degraded)
+			m.round(ctx, interval, strict)
 		}
 	}
 }
 
-// round asks about all connections, in chunks. A strict one trusts nothing that is
-// in flight.
+// round asks about all connections, in chunks; strict as of soon.
 func (m *marks) round(ctx context.Context, interval time.Duration, strict bool) {
 	if seeded.On(seeded.NoWatermark) || seeded.On(seeded.NSQOnly) {
 		return
@@ -160,7 +161,7 @@ func (c *conn) stillAsleep() {
 	case c.s.now()-since > asleepMost:
 		c.closeWith(wire.CloseTryLater, nil)
 	default:
-		c.s.marks.soon()
+		c.s.marks.soon(true)
 	}
 }
 
@@ -189,7 +190,7 @@ func (c *conn) compare(epoch string, w *logicv1.Watermark, strict bool) {
 		if c.oustedBefore() {
 			c.displace("")
 		} else { // the event that also says by whom may be on its way
-			c.s.marks.soon()
+			c.s.marks.soon(false)
 		}
 		return
 	}
@@ -207,7 +208,7 @@ func (c *conn) compare(epoch string, w *logicv1.Watermark, strict bool) {
 		return
 	}
 	if c.asleep != 0 && c.s.now()-c.asleep < asleepLeast {
-		c.s.marks.soon()
+		c.s.marks.soon(true)
 	} else {
 		c.asleep = 0
 	}
@@ -318,7 +319,7 @@ func (s *Server) checkStall(now time.Duration) {
 	}
 	s.slept.Store(max(int64(now), 1))
 	s.awake.Store(int64(now))
-	s.marks.soon()
+	s.marks.soon(true)
 }
 
 // SleptSince reports whether this process was found to have been asleep at t or
