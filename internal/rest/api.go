@@ -103,6 +103,19 @@ func (a *api) authed(h handler) http.HandlerFunc {
 	}
 }
 
+// freshLogin is how long a login that was good when a request came is taken for good.
+const freshLogin = 500 * time.Millisecond
+
+// stillMe refuses who was logged in when his request came and is not any more. To be
+// asked when the body has been read, which may have taken minutes.
+func (c *call) stillMe() error {
+	if c.me == 0 || time.Since(c.at) < freshLogin {
+		return nil
+	}
+	_, err := c.identify(c.r)
+	return err
+}
+
 // identify checks the token of a request.
 func (a *api) identify(r *http.Request) (token.Claims, error) {
 	t := bearer(r)

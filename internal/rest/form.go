@@ -72,6 +72,9 @@ func (c *call) form() (*form, error) {
 		c.forget()
 		b.drain()
 	}
+	if err == nil {
+		err = c.stillMe()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,6 +24,7 @@ import (
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/catalog"
 	"im-services/internal/im"
+	"im-services/internal/token"
 )
 
 func TestToken_WhereItIsFound(t *testing.T) {
@@ -285,6 +287,44 @@ func TestDeadline_BeginsWithTheWork(t *testing.T) {
 		body := io.MultiReader(strings.NewReader("msg_client_id=7&msg_type=1&to_id=35&message=x"), late)
 		e.ok(e.do(http.MethodPost, "/api/messages/private", body, "Content-Type", urlencoded))
 	})
+}
+
+// TestG16_ALoginThatEndsWhileTheBodyComesIsOver: the last byte may come minutes after
+// the first, and the token have been revoked in between.
+func TestG16_ALoginThatEndsWhileTheBodyComesIsOver(t *testing.T) {
+	var over atomic.Bool
+	e := newEdge(t, func(d *Deps) {
+		d.Verify = func(raw string) (token.Claims, error) {
+			if over.Load() {
+				return token.Claims{}, im.E(im.KindUnauthorized, "token_revoked", nil)
+			}
+			return verify(raw)
+		}
+	})
+	part, multi := filePart(t, "file", "x.txt", []byte("x"))
+	file, err := io.ReadAll(part)
+	require.NoError(t, err)
+	for path, req := range map[string]struct{ body, kind string }{
+		"/api/messages/private": {"msg_client_id=7&msg_type=1&to_id=35&message=x", urlencoded},
+		"/api/sync":             {"{}", "application/json"},
+		"/api/upload/file":      {string(file), multi},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			over.Store(false)
+			late := readerFunc(func([]byte) (int, error) {
+				time.Sleep(paceWindow - time.Second)
+				over.Store(true)
+				return 0, io.EOF
+			})
+			half := len(req.body) / 2
+			body := io.MultiReader(strings.NewReader(req.body[:half]), late, strings.NewReader(req.body[half:]))
+			r := e.do(http.MethodPost, path, body, "Content-Type", req.kind)
+			require.Equal(t, http.StatusUnauthorized, r.Code, path)
+		})
+	}
+	require.Empty(t, e.calls("MessageService/Send"))
+	require.Empty(t, e.calls("ConversationService/RegisterUpload"))
+	require.Zero(t, files(t, e.dir), "what is refused does not stay")
 }
 
 type readerFunc func(p []byte) (int, error)

@@ -119,15 +119,17 @@ func (c *call) store(part *multipart.Part) (upload.File, error) {
 	case err != nil:
 		return upload.File{}, im.E(im.KindUnavailable, "service_unavailable", err)
 	}
-	_, err = c.Conversations.RegisterUpload(c.ctx(), &logicv1.RegisterUploadRequest{
-		UserId: int64(c.me), Key: file.Key, Name: file.Name, ContentType: file.Type, Size: file.Size, Sha256: file.Sum[:],
-		Quota: c.Config.UploadQuota,
-	})
+	if err = c.stillMe(); err == nil {
+		_, err = c.Conversations.RegisterUpload(c.ctx(), &logicv1.RegisterUploadRequest{
+			UserId: int64(c.me), Key: file.Key, Name: file.Name, ContentType: file.Type, Size: file.Size, Sha256: file.Sum[:],
+			Quota: c.Config.UploadQuota,
+		})
+	}
 	if err != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.r.Context()), c.Config.RequestTimeout)
 		defer cancel()
 		if e := c.Uploads.Delete(ctx, file.Key); e != nil {
-			c.Log.Warn("a file without an owner stays behind", "key", file.Key, "err", e)
+			c.Log.Warn("a file without an owner stays behind", "key", keyMark(file.Key), "err", strings.ReplaceAll(e.Error(), file.Key, keyMark(file.Key)))
 		}
 		return upload.File{}, err
 	}
