@@ -178,7 +178,7 @@ fuzz: ## every fuzz target, FUZZTIME each
 		done; \
 	done
 
-# BASE is the URL of a running system in debug mode, e.g. after make up.
+# BASE is the URL of a running system in debug mode without limits for this machine, e.g. after make up.
 BASE ?= http://127.0.0.1:$(PORT)
 
 .PHONY: conformance

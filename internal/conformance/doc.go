@@ -3,7 +3,8 @@
 // documented refusal, the defects of the original that must not come back
 // (TestDefectNN), and who may do what (TestMatrix).
 //
-// Against any deployment whose auth service runs in debug mode:
+// Against any deployment whose auth service runs in debug mode and exempts the machine
+// this runs on from its limits (IM_AUTH_LIMITS_EXEMPT, as make up does):
 //
 //	make conformance BASE=http://127.0.0.1:8000
 //

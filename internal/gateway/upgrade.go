@@ -97,6 +97,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(http.StatusUnauthorized, "unauthorized")
 		return
 	}
+	platform, ok := im.ParsePlatform(r.URL.Query().Get("platform"))
+	if !ok {
+		fail(http.StatusBadRequest, "platform_invalid")
+		return
+	}
 	claims, err := s.identity.redeem(r.Context(), raw)
 	if err != nil {
 		switch im.KindOf(err) {
@@ -105,11 +110,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		default:
 			fail(http.StatusUnauthorized, "unauthorized")
 		}
-		return
-	}
-	platform, ok := im.ParsePlatform(r.URL.Query().Get("platform"))
-	if !ok {
-		fail(http.StatusBadRequest, "platform_invalid")
 		return
 	}
 	// Taken before the client can know that it is connected: what happens after
