@@ -176,19 +176,55 @@ func TestG16_OnePausedAuthHoldsNothingUp(t *testing.T) {
 func TestG1_Fault_RedisForgets(t *testing.T) {
 	underFault(t, 5*time.Second, func(t *testing.T) {
 		for range 3 {
-			flushRedis(t)
+			tellRedis(t, "FLUSHALL")
 			time.Sleep(700 * time.Millisecond)
 		}
 	})
 }
 
-func flushRedis(t testing.TB) {
+// Redis dies and comes back as it was some messages ago: what is sent then has
+// numbers that the receivers have had, and reaches them all the same.
+func TestG8_RedisFromASnapshotHidesNoMessage(t *testing.T) {
+	redis := system.Process("redis")
+	t.Cleanup(func() {
+		require.NoError(t, redis.Start(slowly(t)))
+		tellRedis(t, "FLUSHALL")
+		tellRedis(t, "SAVE") // the next one that dies comes back with nothing again
+		healthy(t)
+	})
+	a, b := friends(t)
+	sb := dial(t, b, 2, "")
+	quiet(t, sb)
+	sent := int64(0)
+	send := func() {
+		sent++
+		_, err := a.api.Send(soon(t), &imclient.Outgoing{ClientID: sent, To: b.ID, Text: "x"})
+		require.NoError(t, err)
+		begin := time.Now()
+		require.Equal(t, sent, next(t, sb, imclient.CodeChat).Seq)
+		require.Less(t, time.Since(begin), 5*time.Second+busySlack)
+	}
+	send()
+	time.Sleep(time.Second) // the server is known
+	tellRedis(t, "SAVE")
+	for range 5 {
+		send()
+	}
+	redis.Halt()
+	require.NoError(t, redis.Start(slowly(t)))
+	for range 8 {
+		send()
+	}
+}
+
+// tellRedis has Redis do something that is answered with OK.
+func tellRedis(t testing.TB, command string) {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", system.Addr("redis"), time.Second)
 	require.NoError(t, err)
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
-	_, err = conn.Write([]byte("FLUSHALL\r\n"))
+	_, err = conn.Write([]byte(command + "\r\n"))
 	require.NoError(t, err)
 	line, err := bufio.NewReader(conn).ReadString('\n')
 	require.NoError(t, err)
