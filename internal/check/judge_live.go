@@ -225,7 +225,7 @@ func faultBound(f *Window) time.Duration {
 		}
 	case Flush:
 		return 5 * time.Second
-	case Chaos:
+	case Chaos, Rewind:
 		return 10 * time.Second // by the watermark
 	case ClockAhead, ClockBehind, ClockStrobe, Files:
 		return 2 * time.Second

@@ -113,7 +113,7 @@ func (x *index) blind(from, to time.Duration) bool {
 
 // cutsOff reports whether nothing can be got from what a fault of that kind hits.
 func cutsOff(kind string) bool {
-	return slices.Contains([]string{Kill, Pause, Restart, Down, KillAll, KillFlush, Partition, LoseTo, LoseFrom, Refuse, Stall, Memory}, kind)
+	return slices.Contains([]string{Kill, Pause, Restart, Down, Rewind, KillAll, KillFlush, Partition, LoseTo, LoseFrom, Refuse, Stall, Memory}, kind)
 }
 
 // targets are what a fault hits, several where it hits several at once.

@@ -26,6 +26,7 @@ const (
 	KillFlush = "kill-flush" // a process dies while Redis forgets
 
 	Down        = "down"         // SIGKILL, and nobody starts it again for a while
+	Rewind      = "rewind"       // Redis dies, and comes back as it was some seconds ago
 	Chaos       = "chaos"        // of the messages of NSQ a tenth each is lost, repeated, late, out of order
 	DiskFull    = "disk-full"    // no room is left where something is stored
 	ClockAhead  = "clock-ahead"  // a process's clock is an hour fast
@@ -47,7 +48,7 @@ var (
 	linkKinds    = []string{Partition, LoseTo, LoseFrom, Delay, Thin, Reset, Refuse, Stall}
 	otherKinds   = []string{Flush, KillAll, KillFlush}
 	clockKinds   = []string{ClockAhead, ClockBehind, ClockStrobe}
-	extraKinds   = append([]string{Down, Chaos, DiskFull, Files, Memory}, clockKinds...)
+	extraKinds   = append([]string{Down, Rewind, Chaos, DiskFull, Files, Memory}, clockKinds...)
 	hushKinds    = []string{Drop, Strand}
 	roleKinds    = []string{FailOver, SwitchOver, Fence} // of a database with a replica
 )
@@ -145,7 +146,7 @@ func (p *plan) draw() (fault, bool) {
 		f.Length = p.between(2*time.Second, 15*time.Second)
 	case Delay, Thin, Refuse:
 		f.Length = p.between(2*time.Second, 6*time.Second)
-	case Down, ClockAhead, ClockBehind, ClockStrobe, Files, Memory:
+	case Down, Rewind, ClockAhead, ClockBehind, ClockStrobe, Files, Memory:
 		f.Length = p.between(2*time.Second, 8*time.Second)
 	case Chaos:
 		f.Length = p.between(3*time.Second, 15*time.Second)

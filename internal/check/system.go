@@ -1,10 +1,9 @@
 package check
 
 import (
-	"bufio"
 	"context"
+	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+	"github.com/redis/go-redis/v9"
 
 	"im-services/internal/cluster"
 	"im-services/internal/nsqchaos"
@@ -134,6 +134,9 @@ func (s *system) extras() []extra {
 		return nil
 	}
 	out := []extra{{Down, s.mended()}}
+	if _, err := s.snapshot(); err == nil { // a work-alike has none
+		out = append(out, extra{Rewind, []string{"redis"}})
+	}
 	s.mu.Lock()
 	out = append(out, extra{Chaos, sortedKeys(s.buses)})
 	s.mu.Unlock()
@@ -326,6 +329,8 @@ func (s *system) inject(ctx context.Context, f *fault) error {
 		p.Halt()
 		sleep(ctx, f.Length)
 		return p.Start(ctx)
+	case Rewind:
+		return s.rewind(ctx, f)
 	case Chaos:
 		s.mu.Lock()
 		p := s.buses[f.Target]
@@ -392,23 +397,43 @@ func (s *system) spoil(ctx context.Context, f *fault) error {
 	return nil
 }
 
+// redis connects to Redis; the connection must be closed.
+func (s *system) redis() *redis.Client {
+	return redis.NewClient(&redis.Options{Addr: s.cluster.Addr("redis"), Protocol: 2, DisableIdentity: true})
+}
+
 // flush makes Redis forget everything.
 func (s *system) flush(ctx context.Context) error {
-	d := net.Dialer{Timeout: time.Second}
-	conn, err := d.DialContext(ctx, "tcp", s.cluster.Addr("redis"))
+	rdb := s.redis()
+	defer func() { _ = rdb.Close() }()
+	return rdb.FlushAll(ctx).Err()
+}
+
+// snapshot returns the file that Redis loads when it starts, if there is one.
+func (s *system) snapshot() (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), recovery)
+	defer cancel()
+	rdb := s.redis()
+	defer func() { _ = rdb.Close() }()
+	set, err := rdb.ConfigGet(ctx, "d*").Result()
+	return filepath.Join(set["dir"], set["dbfilename"]), err
+}
+
+// rewind kills Redis and has it come back as it was when the fault began. The
+// next time that it dies it comes back with nothing again.
+func (s *system) rewind(ctx context.Context, f *fault) error {
+	file, err := s.snapshot()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
-	if _, err := conn.Write([]byte("FLUSHALL\r\n")); err != nil {
+	rdb := s.redis()
+	defer func() { _ = rdb.Close() }()
+	if err := rdb.Save(ctx).Err(); err != nil {
 		return err
 	}
-	answer, err := bufio.NewReader(conn).ReadString('\n')
-	if err == nil && answer != "+OK\r\n" {
-		err = fmt.Errorf("check: FLUSHALL answered %q", answer)
-	}
-	return err
+	sleep(ctx, f.Length)
+	err = s.kill(ctx, "redis")
+	return errors.Join(err, os.Remove(file))
 }
 
 // heal ends every fault and returns when everything serves.

@@ -21,7 +21,7 @@ const (
 	// runKey holds the run id of the server for which the epoch was made. It goes with
 	// the epoch when everything goes.
 	runKey = "im:run"
-	// rewindKey is there while a replica throws routes away.
+	// rewindKey is there while a replica sees to it.
 	rewindKey = "im:rewind"
 	// rewindLook is how often a replica asks who the server is.
 	rewindLook = 500 * time.Millisecond
@@ -65,14 +65,18 @@ func (r *routes) lookAtRun(ctx context.Context) error {
 	if run == "" {
 		return nil // a service that says nothing of its servers
 	}
-	noted, err := r.rdb.Get(ctx, runKey).Result()
+	if noted, err := r.rdb.Get(ctx, runKey).Result(); away(err) != nil || noted == run {
+		return away(err)
+	}
+	if first, err := r.rdb.SetNX(ctx, rewindKey, 1, rewindTime).Result(); err != nil || !first {
+		return away(err)
+	}
+	defer r.rdb.Del(context.WithoutCancel(ctx), rewindKey)
+	noted, err := r.rdb.Get(ctx, runKey).Result() // another replica may just have done it
 	if away(err) != nil || noted == run {
 		return away(err)
 	}
 	if noted != "" {
-		if first, err := r.rdb.SetNX(ctx, rewindKey, 1, rewindTime).Result(); err != nil || !first {
-			return away(err)
-		}
 		if err := r.dropRoutes(ctx); err != nil {
 			return err
 		}
