@@ -46,16 +46,7 @@ func (b *blindUsers) owe(users []im.UserID) {
 
 // run pays what is owed until ctx ends.
 func (b *blindUsers) run(ctx context.Context, rt *routes) {
-	tick := time.NewTicker(blindPay)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			b.pay(ctx, rt)
-		}
-	}
+	every(ctx, blindPay, func() { b.pay(ctx, rt) })
 }
 
 // pay moves the counters of everybody who is owed one, or begins a new epoch for

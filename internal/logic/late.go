@@ -113,17 +113,10 @@ func (q *lateEvents) due(now time.Time) (due []*lateEvent) {
 
 // runLate looks for latecomers until ctx ends.
 func (p *publisher) runLate(ctx context.Context) {
-	tick := time.NewTicker(lateTick)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	every(ctx, lateTick, func() {
 		due := p.late.due(time.Now())
 		if len(due) == 0 {
-			continue
+			return
 		}
 		if err := p.tellLatecomers(ctx, due); err != nil && ctx.Err() == nil {
 			p.log.WarnContext(ctx, "latecomers not told", "events", len(due), "err", err)
@@ -133,7 +126,7 @@ func (p *publisher) runLate(ctx context.Context) {
 				p.late.add(l)
 			}
 		}
-	}
+	})
 }
 
 // tellLatecomers publishes events to the connections that were made before them

@@ -104,19 +104,12 @@ func (s *store) forgetAll() {
 
 // watchLife looks for a new life until ctx ends.
 func (s *store) watchLife(ctx context.Context) {
-	tick := time.NewTicker(lifeLook)
-	defer tick.Stop()
 	failing := false
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	every(ctx, lifeLook, func() {
 		_, err := s.look(ctx)
 		if err != nil && !failing && ctx.Err() == nil {
 			s.log.WarnContext(ctx, "nobody says which server serves the database", "err", err)
 		}
 		failing = err != nil
-	}
+	})
 }

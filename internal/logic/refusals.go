@@ -127,16 +127,7 @@ func findRefusals(ctx context.Context, tx sqlx.QueryerContext, p *batchPlan, now
 
 // sweepRefusals removes old notes until ctx ends.
 func (s *store) sweepRefusals(ctx context.Context) {
-	tick := time.NewTicker(refusalSweep)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		s.forgetRefusals(ctx)
-	}
+	every(ctx, refusalSweep, func() { s.forgetRefusals(ctx) })
 }
 
 // forgetRefusals removes the notes that are old by now. What fails is done the next time.

@@ -42,16 +42,7 @@ return 1
 
 // watchRun looks for another run of Redis until ctx ends.
 func (r *routes) watchRun(ctx context.Context) {
-	tick := time.NewTicker(rewindLook)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		_ = r.lookAtRun(ctx) // what fails is done the next time
-	}
+	every(ctx, rewindLook, func() { _ = r.lookAtRun(ctx) }) // what fails is done the next time
 }
 
 // lookAtRun begins a new epoch if Redis is not the server that it was.

@@ -111,6 +111,20 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
+// every runs f once per interval until ctx ends; a run that takes longer delays the next.
+func every(ctx context.Context, interval time.Duration, f func()) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		f()
+	}
+}
+
 // Drain ends the send streams, once what they took in is answered, and refuses
 // new ones. Call it after leaving discovery and before the gRPC server stops.
 func (s *Server) Drain() { s.drain.Do(func() { close(s.draining) }) }
@@ -130,20 +144,13 @@ func (s *Server) sweepTopics(ctx context.Context) {
 	if s.topics == nil {
 		return
 	}
-	tick := time.NewTicker(topicSweep)
-	defer tick.Stop()
 	suspects := map[string]bool{} // seen dead in the previous round
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	every(ctx, topicSweep, func() {
 		var err error
 		if suspects, err = s.sweepTopicsOnce(ctx, suspects); err != nil && ctx.Err() == nil {
 			s.log.WarnContext(ctx, "topics of dead gateways not swept", "err", err)
 		}
-	}
+	})
 }
 
 // sweepTopicsOnce deletes topics whose gateway was dead in the last round and
