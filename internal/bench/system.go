@@ -18,6 +18,7 @@ import (
 	"im-services/internal/bench/crowd"
 	"im-services/internal/bench/procs"
 	"im-services/internal/cluster"
+	"im-services/internal/cluster/infra"
 	"im-services/internal/cluster/process"
 )
 
@@ -120,6 +121,7 @@ type RelayChild struct {
 func StartRelay(ctx context.Context, args ...string) (*RelayChild, error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...) //nolint:gosec // this program, asked for by its user
 	cmd.Stderr = os.Stderr
+	cmd.Env = append([]string{infra.Awake}, os.Environ()...) // as the system has it
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err

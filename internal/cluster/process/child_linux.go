@@ -7,12 +7,26 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // childAttr gives the child a process group of its own and lets the kernel kill
 // it when the spawner thread, that is this program, is gone.
 func childAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
+
+// takeTurns makes the calling thread one that does not interrupt others when it
+// wakes up, and with it the children it starts. A dozen servers that wake each
+// other for every message would otherwise take the processors from one another in
+// the middle of their work; on two that was a twentieth of the time spent on a
+// message. They get no less time by it. Where it is not allowed, nothing changes.
+func takeTurns() {
+	if attr, err := unix.SchedGetAttr(0, 0); err == nil && attr.Policy == unix.SCHED_NORMAL {
+		attr.Policy = unix.SCHED_BATCH
+		_ = unix.SchedSetAttr(0, attr, 0)
+	}
 }
 
 // paused reports whether every thread of pid is stopped.

@@ -177,6 +177,7 @@ func onSpawner(f func() error) error {
 		spawner.jobs = make(chan func())
 		go func() { // lives as long as the program, on purpose
 			runtime.LockOSThread()
+			takeTurns()
 			for job := range spawner.jobs {
 				job()
 			}
