@@ -93,17 +93,19 @@ func (s *Server) submit(m *logicv1.Send, later []int64, deadline time.Time, done
 }
 
 // resultWriter sends results from one goroutine, because a stream allows one
-// sender at a time and lanes must never wait for a slow gateway.
+// sender at a time and lanes must never wait for a slow gateway. The goroutine is as
+// old as the stream: a new one would have to grow its stack each time.
 type resultWriter struct {
 	send   func(*logicv1.SendStreamResponse) error
 	opened time.Time // where the stream's clock starts, see SendStreamResponse
+	wake   chan struct{}
 	wg     sync.WaitGroup
 
-	mu      sync.Mutex // guards the following fields
+	mu      sync.Mutex // guards the following fields, and wake against being closed
 	queue   []*logicv1.StreamResult
 	pending int  // sends taken in and not answered
 	due     bool // the clock is to be told, with results or without
-	busy    bool // the writer goroutine runs
+	busy    bool // the goroutine has something to write, and knows it
 	closed  bool
 }
 
@@ -111,7 +113,13 @@ type resultWriter struct {
 const resultChunk = 512
 
 func newResultWriter(send func(*logicv1.SendStreamResponse) error) *resultWriter {
-	return &resultWriter{send: send, opened: time.Now()}
+	w := &resultWriter{send: send, opened: time.Now(), wake: make(chan struct{}, 1)}
+	w.wg.Go(func() {
+		for range w.wake {
+			w.drain()
+		}
+	})
+	return w
 }
 
 // hello tells the stream's clock before there are results. To be called once, first.
@@ -165,7 +173,7 @@ func (w *resultWriter) tell() {
 func (w *resultWriter) startLocked() {
 	if !w.busy && !w.closed {
 		w.busy = true
-		w.wg.Go(w.drain)
+		w.wake <- struct{}{} // has room: the goroutine took the one before
 	}
 }
 
@@ -198,6 +206,7 @@ func (w *resultWriter) drain() {
 func (w *resultWriter) close() {
 	w.mu.Lock()
 	w.closed = true
+	close(w.wake)
 	w.mu.Unlock()
 	w.wg.Wait()
 }
