@@ -64,8 +64,19 @@ func (c *timedConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
+// buffering is what nsqd does with what it sends.
+type buffering int
+
+const (
+	// answersOnly: nsqd sends each answer with one write.
+	answersOnly buffering = 0
+	// unbuffered: nsqd sends each message at once, with three writes. In a buffer it
+	// would wait up to 250 ms for company.
+	unbuffered buffering = -1
+)
+
 // dial connects to the nsqd at addr and introduces itself.
-func dial(ctx context.Context, addr, authSecret string) (*conn, error) {
+func dial(ctx context.Context, addr, authSecret string, b buffering) (*conn, error) {
 	d := net.Dialer{Timeout: dialLimit}
 	raw, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
@@ -74,7 +85,7 @@ func dial(ctx context.Context, addr, authSecret string) (*conn, error) {
 	nc := &timedConn{Conn: raw, readLimit: dialLimit}
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	c := &conn{nc: nc, br: bufio.NewReaderSize(nc, ioBuffer), bw: bufio.NewWriterSize(nc, ioBuffer)}
-	err = c.identify(authSecret)
+	err = c.identify(authSecret, b)
 	if !stop() {
 		err = ctx.Err()
 	}
@@ -86,9 +97,8 @@ func dial(ctx context.Context, addr, authSecret string) (*conn, error) {
 	return c, nil
 }
 
-// identify negotiates what the measurements ask for: no output buffer in nsqd.
-// With the defaults a message waits up to 250 ms for company.
-func (c *conn) identify(authSecret string) error {
+// identify tells nsqd what the connection is like.
+func (c *conn) identify(authSecret string, b buffering) error {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
@@ -99,8 +109,8 @@ func (c *conn) identify(authSecret string) error {
 		"user_agent":            "im-bus",
 		"feature_negotiation":   true,
 		"heartbeat_interval":    heartbeatEvery.Milliseconds(),
-		"output_buffer_size":    -1,
-		"output_buffer_timeout": -1,
+		"output_buffer_size":    b,
+		"output_buffer_timeout": b,
 	})
 	if err != nil {
 		return err

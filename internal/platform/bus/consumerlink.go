@@ -44,7 +44,7 @@ func (l *consumerLink) run(ctx context.Context) {
 // subscribe connects and asks for messages.
 func (l *consumerLink) subscribe(ctx context.Context) (*conn, int, error) {
 	cfg := &l.owner.cfg
-	c, err := dial(ctx, l.addr, cfg.AuthSecret.Reveal())
+	c, err := dial(ctx, l.addr, cfg.AuthSecret.Reveal(), unbuffered)
 	if err != nil {
 		return nil, 0, err
 	}

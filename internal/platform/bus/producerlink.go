@@ -117,7 +117,7 @@ func (c *producerConn) doubt() {
 func (l *producerLink) run(ctx context.Context) {
 	defer l.once.Do(func() { close(l.tried) })
 	for up := true; ctx.Err() == nil; {
-		c, err := dial(ctx, l.addr, l.auth)
+		c, err := dial(ctx, l.addr, l.auth, answersOnly)
 		if err == nil {
 			pc := &producerConn{
 				conn:    c,
