@@ -3,6 +3,7 @@ package logic
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -118,8 +119,8 @@ func (p *publisher) publishEventsBlind(ctx context.Context, list []*pushv1.Event
 // gateway and returns the first failure, and the gateways for which the bus took
 // nothing.
 func (p *publisher) sendEvents(ctx context.Context, epoch string, out map[im.GatewayID][]*pushv1.Event) (unsent map[im.GatewayID]bool, first error) {
+	all := make(map[im.GatewayID][][]byte, len(out))
 	for g, events := range out {
-		var bodies [][]byte
 		for len(events) > 0 {
 			env, n := &pushv1.Envelope{GatewayId: string(g), Epoch: epoch}, 0
 			for size := 0; n < len(events) && (n == 0 || size < envelopeTarget); n++ {
@@ -128,21 +129,24 @@ func (p *publisher) sendEvents(ctx context.Context, epoch string, out map[im.Gat
 			env.Events, events = events[:n], events[n:]
 			body, err := p.codec.Marshal(env)
 			if err != nil {
-				return unsent, err
+				return nil, err
 			}
-			bodies = append(bodies, body)
+			all[g] = append(all[g], body)
 		}
-		p.metrics.envelopes.Add(float64(len(bodies)))
+		p.metrics.envelopes.Add(float64(len(all[g])))
+	}
+	var mu sync.Mutex // guards unsent
+	first = toAll(all, func(g im.GatewayID, bodies [][]byte) error {
 		err := p.bus.Publish(ctx, push.Topic(g), bodies...)
 		if errors.Is(err, ErrNotPublished) {
+			mu.Lock()
+			defer mu.Unlock()
 			if unsent == nil {
 				unsent = map[im.GatewayID]bool{}
 			}
 			unsent[g] = true
 		}
-		if err != nil && first == nil {
-			first = err
-		}
-	}
+		return err
+	})
 	return unsent, first
 }

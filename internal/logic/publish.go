@@ -1,6 +1,7 @@
 package logic
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	pushv1 "im-services/api/proto/push/v1"
@@ -278,30 +280,44 @@ func (p *publisher) flushBlind(ctx context.Context, runs []*run) error {
 }
 
 func (p *publisher) send(ctx context.Context, out *envelopes) error {
-	var first error
+	bodies := make(map[im.GatewayID][][]byte, len(out.byGateway))
 	for g, list := range out.byGateway {
-		bodies := make([][]byte, 0, len(list))
 		for _, e := range list {
 			e.env.GatewayId = string(g)
 			body, err := p.codec.Marshal(e.env)
 			if err != nil {
 				return err
 			}
-			bodies = append(bodies, body)
+			bodies[g] = append(bodies[g], body)
 			p.metrics.pushes.Add(float64(e.users))
 		}
-		p.metrics.envelopes.Add(float64(len(bodies)))
+		p.metrics.envelopes.Add(float64(len(list)))
+	}
+	return toAll(bodies, func(g im.GatewayID, bodies [][]byte) error {
 		if err := failpoint.Hit("logic.before_publish"); err != nil {
 			return err
 		}
-		if err := p.bus.Publish(ctx, push.Topic(g), bodies...); err != nil && first == nil {
-			first = err
+		err := p.bus.Publish(ctx, push.Topic(g), bodies...)
+		return cmp.Or(failpoint.Hit("logic.after_publish"), err)
+	})
+}
+
+// publishAtOnce bounds the gateways that are published to at the same time.
+const publishAtOnce = 64
+
+// toAll publishes to all gateways, also if that fails for some, and returns the
+// first failure. It does so at once: the bus then takes what is for several of
+// them in one round trip.
+func toAll(bodies map[im.GatewayID][][]byte, publish func(im.GatewayID, [][]byte) error) error {
+	var all errgroup.Group
+	all.SetLimit(publishAtOnce)
+	for g, list := range bodies {
+		if len(bodies) == 1 {
+			return publish(g, list)
 		}
-		if err := failpoint.Hit("logic.after_publish"); err != nil {
-			return err
-		}
+		all.Go(func() error { return publish(g, list) })
 	}
-	return first
+	return all.Wait()
 }
 
 // event publishes an event to the connections of its users: at most once, not
