@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"runtime"
 	"sync"
@@ -45,7 +46,7 @@ func (w *writers) add(c *conn) {
 // run is one writer. After ctx nothing is written: every connection is dead.
 func (w *writers) run(ctx context.Context) {
 	var (
-		buf   = make([]byte, 0, batchSize)
+		try   = newAttempt()
 		share = make([]*conn, 0, writerShare)
 	)
 	for {
@@ -67,7 +68,7 @@ func (w *writers) run(ctx context.Context) {
 		w.queue = w.queue[:rest]
 		w.mu.Unlock()
 		for _, c := range share {
-			c.flush(buf)
+			c.flush(try)
 		}
 		clear(share)
 	}
@@ -83,12 +84,12 @@ func (c *conn) startWriting() {
 	c.s.writers.add(c)
 }
 
-// flush writes the outbox without waiting. buf is for putting frames together.
-func (c *conn) flush(buf []byte) {
+// flush writes the outbox without waiting.
+func (c *conn) flush(try *attempt) {
 	o := &c.out
 	for {
 		o.mu.Lock()
-		if o.closing || o.dead || o.bytes > cap(buf) {
+		if o.closing || o.dead || o.bytes > cap(try.buf) {
 			o.mu.Unlock()
 			c.s.wg.Go(c.write)
 			return
@@ -100,7 +101,7 @@ func (c *conn) flush(buf []byte) {
 		}
 		b := o.queue[0]
 		if len(o.queue) > 1 {
-			b = buf[:0]
+			b = try.buf[:0]
 			for _, f := range o.queue {
 				b = append(b, f...)
 			}
@@ -109,7 +110,7 @@ func (c *conn) flush(buf []byte) {
 		o.queue = o.queue[:0]
 		o.mu.Unlock()
 
-		n, err := c.tryWrite(b)
+		n, err := try.write(c.raw, b)
 		if err != nil || n < len(b) {
 			rest, size := bytes.Clone(b[n:]), len(b)
 			c.s.wg.Go(func() {
@@ -122,12 +123,29 @@ func (c *conn) flush(buf []byte) {
 	}
 }
 
-// tryWrite writes what the socket takes at once. What went wrong, the next
-// ordinary write finds out.
-func (c *conn) tryWrite(b []byte) (n int, err error) {
-	err = c.raw.Write(func(fd uintptr) bool {
-		n, err = syscall.Write(int(fd), b)
+// attempt is what one write needs, for one writer to use again and again.
+type attempt struct {
+	buf []byte // to put frames together
+	b   []byte
+	n   int
+	err error
+	try func(fd uintptr) bool
+}
+
+func newAttempt() *attempt {
+	a := &attempt{buf: make([]byte, 0, batchSize)}
+	a.try = func(fd uintptr) bool {
+		a.n, a.err = syscall.Write(int(fd), a.b)
 		return true // whatever came of it: never wait
-	})
-	return max(n, 0), err
+	}
+	return a
+}
+
+// write writes what the socket takes at once. What went wrong, the next ordinary
+// write finds out.
+func (a *attempt) write(raw syscall.RawConn, b []byte) (int, error) {
+	a.b, a.n, a.err = b, 0, nil
+	err := raw.Write(a.try)
+	a.b = nil
+	return max(a.n, 0), cmp.Or(err, a.err)
 }
