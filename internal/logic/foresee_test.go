@@ -68,7 +68,7 @@ func TestG12_ForeseenPermissionIsNotBelieved(t *testing.T) {
 
 func TestForesee_SeqWrittenElsewhereIsNotGivenAgain(t *testing.T) {
 	h := newHarness(t)
-	replicas := []*Server{h.Server, h.replica()}
+	replicas := h.replicas(2)
 	h.befriendLongAgo(1, 2)
 	var last *logicv1.SendResult
 	for n := int64(1); n <= 8; n++ {
@@ -84,7 +84,7 @@ func TestForesee_SeqWrittenElsewhereIsNotGivenAgain(t *testing.T) {
 // with what they remember always out of date.
 func TestG5_ForeseenBatchesOfTwoReplicas(t *testing.T) {
 	h := newHarness(t)
-	replicas := []*Server{h.Server, h.replica()}
+	replicas := h.replicas(2)
 	const pairs, each = 8, 40
 	for p := range im.UserID(pairs) {
 		h.befriendLongAgo(2*p+1, 2*p+2)

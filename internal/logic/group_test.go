@@ -831,7 +831,8 @@ func TestGroup_TwoThousandMembers(t *testing.T) {
 // of his membership: judged by replaying the notices.
 func TestG12_NobodyReceivesOrSpeaksOutsideHisMembership(t *testing.T) {
 	h := newHarness(t)
-	first, second := h.Server, h.replica()
+	both := h.replicas(2)
+	first, second := both[0], both[1]
 	replicas := []*Server{first, second}
 	crowd := make([]im.UserID, 12)
 	for i := range crowd {

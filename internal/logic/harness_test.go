@@ -116,6 +116,17 @@ func newHarnessWith(t testing.TB, gateways Gateways, change ...func(*Config)) *h
 	return h
 }
 
+// replicas returns the harness's Server and as many more as make n. Not to be written
+// as a list of h.Server and h.replica(): the call may come before the field is read,
+// and both be the same.
+func (h *harness) replicas(n int) []*Server {
+	all := []*Server{h.Server}
+	for len(all) < n {
+		all = append(all, h.replica())
+	}
+	return all
+}
+
 // replica starts a Server; a second call starts another one over the same data
 // and makes it the harness's.
 func (h *harness) replica(change ...func(*Config)) *Server {

@@ -35,7 +35,7 @@ func syncOf(t *testing.T, s *Server, user int64, epoch string, cursors ...*logic
 // anew, and all replicas say the same from then on.
 func TestG7_AnotherServerIsAnotherEpoch(t *testing.T) {
 	h := newHarness(t)
-	replicas := []*Server{h.Server, h.replica(), h.replica()}
+	replicas := h.replicas(3)
 	conv := int64(h.befriend(1, 2))
 	for n := int64(1); n <= 5; n++ {
 		h.mustSend(privateSend(1, 2, n, "hi"))
@@ -78,7 +78,8 @@ func TestG7_AnotherServerIsAnotherEpoch(t *testing.T) {
 // again on the same server begins no new life.
 func TestG7_EveryReplicaLearnsOfANewEpoch(t *testing.T) {
 	h := newHarness(t)
-	first, other := h.Server, h.replica()
+	both := h.replicas(2)
+	first, other := both[0], both[1]
 	before := first.store.life.Load().Epoch
 	require.Equal(t, before, other.store.life.Load().Epoch)
 	h.served()

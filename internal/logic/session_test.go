@@ -384,7 +384,7 @@ func TestSetPrivate_OlderVersionsChangeNothing(t *testing.T) {
 // newest version's state.
 func TestSetPrivate_RacesMakeOneConversation(t *testing.T) {
 	h := newHarness(t)
-	replicas := []*Server{h.Server, h.replica()}
+	replicas := h.replicas(2)
 	var (
 		wg    sync.WaitGroup
 		convs [40]int64
@@ -433,7 +433,7 @@ func TestTransactions_DoNotStarveTheIDAllocator(t *testing.T) {
 
 func TestAllocateIDs_NeverTwice(t *testing.T) {
 	h := newHarness(t)
-	replicas := []*Server{h.Server, h.replica()}
+	replicas := h.replicas(2)
 	var (
 		mu   sync.Mutex
 		seen = map[int64]bool{}

@@ -377,7 +377,7 @@ func TestG5_SeqIsGaplessAndOrderedAcrossReplicas(t *testing.T) {
 	for p := range pairs {
 		convs[p] = h.befriend(im.UserID(10+2*p), im.UserID(11+2*p))
 	}
-	servers := []*Server{h.Server, h.replica()}
+	servers := h.replicas(2)
 	var wg sync.WaitGroup
 	for p := range pairs {
 		for side := range 2 {
