@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"runtime"
 	"sync"
@@ -110,8 +109,8 @@ func (c *conn) flush(try *attempt) {
 		o.queue = o.queue[:0]
 		o.mu.Unlock()
 
-		n, err := try.write(c.raw, b)
-		if err != nil || n < len(b) {
+		n := try.write(c.raw, b)
+		if n < len(b) {
 			rest, size := bytes.Clone(b[n:]), len(b)
 			c.s.wg.Go(func() {
 				c.wrote(size, c.writeNow(rest))
@@ -128,24 +127,23 @@ type attempt struct {
 	buf []byte // to put frames together
 	b   []byte
 	n   int
-	err error
 	try func(fd uintptr) bool
 }
 
 func newAttempt() *attempt {
 	a := &attempt{buf: make([]byte, 0, batchSize)}
 	a.try = func(fd uintptr) bool {
-		a.n, a.err = syscall.Write(int(fd), a.b)
+		a.n, _ = syscall.Write(int(fd), a.b)
 		return true // whatever came of it: never wait
 	}
 	return a
 }
 
-// write writes what the socket takes at once. What went wrong, the next ordinary
-// write finds out.
-func (a *attempt) write(raw syscall.RawConn, b []byte) (int, error) {
-	a.b, a.n, a.err = b, 0, nil
-	err := raw.Write(a.try)
+// write writes what the socket takes at once, and says how much that was. What went
+// wrong, the next ordinary write finds out.
+func (a *attempt) write(raw syscall.RawConn, b []byte) int {
+	a.b, a.n = b, 0
+	_ = raw.Write(a.try)
 	a.b = nil
-	return max(a.n, 0), cmp.Or(err, a.err)
+	return max(a.n, 0)
 }
