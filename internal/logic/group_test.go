@@ -831,9 +831,7 @@ func TestGroup_TwoThousandMembers(t *testing.T) {
 // of his membership: judged by replaying the notices.
 func TestG12_NobodyReceivesOrSpeaksOutsideHisMembership(t *testing.T) {
 	h := newHarness(t)
-	both := h.replicas(2)
-	first, second := both[0], both[1]
-	replicas := []*Server{first, second}
+	replicas := h.replicas(2)
 	crowd := make([]im.UserID, 12)
 	for i := range crowd {
 		crowd[i] = im.UserID(100 + i)
