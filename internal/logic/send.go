@@ -94,6 +94,15 @@ func newSendReq(m *logicv1.Send) (*sendReq, error) {
 	return r, nil
 }
 
+// senderMembers are the members of a group message's data that say who sent it.
+type senderMembers struct {
+	Avatar string `json:"avatar"`
+	Email  string `json:"email"`
+	ID     int64  `json:"id"`
+	Name   string `json:"name"`
+	UID    string `json:"uid"`
+}
+
 // groupData is the data member of a group message: a JSON string that holds an
 // object with the true sender's profile. Members the sender put into an object
 // of his own stay, except those that say who he is.
@@ -109,20 +118,14 @@ func groupData(p *pushv1.Profile, dataJSON string) (string, error) {
 			members = map[string]json.RawMessage{"data": json.RawMessage(dataJSON)}
 		}
 	}
-	for name, v := range map[string]any{
-		"id":     p.GetId(),
-		"uid":    im.UserID(p.GetId()).UID(),
-		"name":   p.GetName(),
-		"avatar": p.GetAvatar(),
-		"email":  p.GetEmail(),
-	} {
-		raw, err := json.Marshal(v)
-		if err != nil {
-			return "", fmt.Errorf("encode profile: %w", err)
+	object, err := json.Marshal(senderMembers{
+		Avatar: p.GetAvatar(), Email: p.GetEmail(), ID: p.GetId(), Name: p.GetName(), UID: im.UserID(p.GetId()).UID(),
+	})
+	if err == nil && len(members) > 0 {
+		if err = json.Unmarshal(object, &members); err == nil { // over what he says of himself
+			object, err = json.Marshal(members)
 		}
-		members[name] = raw
 	}
-	object, err := json.Marshal(members)
 	if err != nil {
 		return "", im.E(im.KindInvalid, "data_invalid", err)
 	}

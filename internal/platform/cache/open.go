@@ -54,6 +54,7 @@ func Open(cfg Config) *redis.Client {
 		WriteTimeout:          cfg.OpTimeout,
 		PoolTimeout:           cfg.OpTimeout,
 		ContextTimeoutEnabled: true,
+		Protocol:              2, // with 3 every answer is first looked at: is it a notification
 		ConnMaxIdleTime:       5 * time.Minute,
 		DisableIdentity:       true, // one round trip less for a new connection
 		MaintNotificationsConfig: &maintnotifications.Config{
