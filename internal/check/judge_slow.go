@@ -11,7 +11,8 @@ const (
 	slowClosed  = 5 * time.Second
 	goneNoticed = 35 * time.Second
 	slowRaise   = 100 * time.Millisecond
-	slowFewest  = 200 // messages of each stretch that a 99th percentile is worth something of
+	slowFewest  = 200 // messages of each stretch that a 99th percentile is worth something of,
+	slowSeconds = 10  // in so many seconds: all of one second may have waited for the same disk
 )
 
 // slowFull is what may be on its way to a connection that does not read: its
@@ -125,7 +126,7 @@ func (x *index) compareBeside(r *Result, episodes []Window, starved bool) int {
 			end = p.At
 		}
 	}
-	var beside, calm []time.Duration
+	var beside, calm []pushed
 	for _, p := range x.pushed {
 		if x.slow[p.from] != "" || p.at < begin || p.at > end {
 			continue
@@ -135,15 +136,15 @@ func (x *index) compareBeside(r *Result, episodes []Window, starved bool) int {
 			in = in || w.Begin <= p.at && p.at <= w.End
 		}
 		if in {
-			beside = append(beside, p.took)
+			beside = append(beside, p)
 		} else {
-			calm = append(calm, p.took)
+			calm = append(calm, p)
 		}
 	}
-	if len(beside) < slowFewest || len(calm) < slowFewest {
+	if !enough(beside) || !enough(calm) {
 		return 0
 	}
-	with, without := quantiles(beside), quantiles(calm)
+	with, without := quantiles(took(beside)), quantiles(took(calm))
 	how := " (p99 of the others " + round(with.P99).String() + " beside them, " + round(without.P99).String() + " without)"
 	switch {
 	case starved:
@@ -154,4 +155,21 @@ func (x *index) compareBeside(r *Result, episodes []Window, starved bool) int {
 	}
 	r.Name += how
 	return len(beside)
+}
+
+// enough reports whether the 99th percentile of stretch is worth something.
+func enough(stretch []pushed) bool {
+	seconds := map[time.Duration]bool{}
+	for _, p := range stretch {
+		seconds[p.at/time.Second] = true
+	}
+	return len(stretch) >= slowFewest && len(seconds) >= slowSeconds
+}
+
+func took(stretch []pushed) []time.Duration {
+	all := make([]time.Duration, len(stretch))
+	for i, p := range stretch {
+		all[i] = p.took
+	}
+	return all
 }

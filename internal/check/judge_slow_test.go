@@ -108,6 +108,18 @@ func TestJudge_SlowReaders(t *testing.T) {
 			s.many(150, 251, 190*time.Millisecond)
 			s.add(Event{Conn: 1, Op: OpBeside})
 		}, 0},
+		{"nor do many of a few seconds", func(s *story) {
+			s.many(250, 1, 40*time.Millisecond)
+			s.add(Event{Conn: 1, Type: imclient.Invoke, Op: OpBeside})
+			for n := int64(251); n <= 500; n++ {
+				s.invoke(ann, n, imclient.Private, bea)
+				s.ack(ann, n, imclient.Private, bea, privateConv, n)
+			}
+			for n := int64(251); n <= 500; n++ {
+				s.see(imclient.OpPush, bea, 1, ann, n, imclient.Private, bea, privateConv, n)
+			}
+			s.add(Event{Conn: 1, Op: OpBeside})
+		}, 0},
 		{"nor does a machine that is too slow", func(s *story) {
 			s.add(Event{Op: OpLag, Seq: int64(time.Second)})
 			s.many(250, 1, 40*time.Millisecond)
