@@ -15,7 +15,7 @@ const (
 	maxPositions  = 4096 // conversations with a known position
 	firstProofGap = 100 * time.Millisecond
 	maxUnproven   = 512  // entries before they are merged
-	maxOwn        = 256  // own messages acknowledged ahead of the position
+	maxOwn        = 256  // runs of own messages acknowledged ahead of the position
 	maxRecalled   = 8192 // messages taken back that this process remembers
 )
 
@@ -74,8 +74,9 @@ type delivery struct {
 	// on this connection.
 	positions map[im.ConversationID]im.Seq
 	// own holds the connection's own private messages whose acks overtook the
-	// pushes before them; the position passes over them when it gets there.
-	own       []place
+	// pushes before them, or came where no position is known yet; the position passes
+	// over them when it gets there.
+	own       []ownRun
 	held      []pushed
 	heldBytes int // sum of their sizes
 	ahead     []pvRange
@@ -97,6 +98,12 @@ type delivery struct {
 type place struct {
 	conv im.ConversationID
 	seq  im.Seq
+}
+
+// ownRun are own messages with seqs that follow each other.
+type ownRun struct {
+	conv        im.ConversationID
+	first, last im.Seq
 }
 
 // deliver takes a push: msgs are the last ones counted by pv, a counter of epoch.
@@ -175,6 +182,9 @@ func (c *conn) applyLocked(p *pushed) bool {
 	}
 	if p.hi != 0 && p.hi <= c.pv {
 		c.s.m.repeats.Inc()
+		if !c.stoodLocked(p.msgs) {
+			c.syncLocked("unsure")
+		}
 		return true
 	}
 	// With an earlier push missing, a conversation whose position is unknown may
@@ -200,6 +210,18 @@ func (c *conn) applyLocked(p *pushed) bool {
 	}
 	if p.hi != 0 {
 		c.countLocked(*p)
+	}
+	return true
+}
+
+// stoodLocked reports whether the positions say, too, that msgs were here. If they do
+// not, the counter may have gone back: a Redis that comes back as it was some pushes ago
+// gives the next ones old numbers until that is noticed.
+func (c *conn) stoodLocked(msgs []*message) bool {
+	for _, m := range msgs {
+		if at, known := c.positions[m.conv]; !known || m.seq > at {
+			return false
+		}
 	}
 	return true
 }
@@ -353,13 +375,10 @@ func (c *conn) setPositionLocked(conv im.ConversationID, seq im.Seq) {
 func (c *conn) sentLocked(conv im.ConversationID, seq im.Seq) {
 	at, known := c.positions[conv]
 	switch {
-	case known && seq <= at, !known && seq > 1:
+	case known && seq <= at:
 		return
 	case seq > at+1:
-		if len(c.own) >= maxOwn { // the oldest is found by a sync
-			c.own = append(c.own[:0], c.own[1:]...)
-		}
-		c.own = append(c.own, place{conv, seq})
+		c.keepOwnLocked(conv, seq)
 		return
 	}
 	c.setPositionLocked(conv, seq)
@@ -369,13 +388,27 @@ func (c *conn) sentLocked(conv im.ConversationID, seq im.Seq) {
 	}
 }
 
+// keepOwnLocked keeps the place of an own message until the position gets there.
+func (c *conn) keepOwnLocked(conv im.ConversationID, seq im.Seq) {
+	for i := range c.own {
+		if r := &c.own[i]; r.conv == conv && r.last+1 == seq {
+			r.last = seq
+			return
+		}
+	}
+	if len(c.own) >= maxOwn { // the oldest is found by a sync
+		c.own = append(c.own[:0], c.own[1:]...)
+	}
+	c.own = append(c.own, ownRun{conv, seq, seq})
+}
+
 // passOwnLocked moves a position past the own messages that follow it.
 func (c *conn) passOwnLocked(conv im.ConversationID) {
 	for i := 0; i < len(c.own); i++ {
-		if c.own[i].conv != conv || c.own[i].seq > c.positions[conv]+1 {
+		if c.own[i].conv != conv || c.own[i].first > c.positions[conv]+1 {
 			continue
 		}
-		c.positions[conv] = max(c.positions[conv], c.own[i].seq)
+		c.positions[conv] = max(c.positions[conv], c.own[i].last)
 		c.own = append(c.own[:i], c.own[i+1:]...)
 		i = -1 // another of them may follow now
 	}

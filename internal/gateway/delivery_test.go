@@ -745,7 +745,8 @@ func TestAckOvertakesPushes(t *testing.T) {
 	for _, seq := range []im.Seq{6, 5, 9, 5, 2} {
 		c.sentLocked(1, seq)
 	}
-	c.sentLocked(2, 5) // where nothing is known, an ack in the middle tells nothing
+	c.sentLocked(2, 5) // where nothing is known, an ack in the middle does not tell the position
+	c.sentLocked(2, 6)
 	c.sentLocked(3, 1) // but nothing can come before the first
 	if got := fmt.Sprint(c.positions[1], c.knowsLocked(2), c.positions[3]); got != "3 false 1" {
 		t.Fatal(got)
@@ -755,15 +756,78 @@ func TestAckOvertakesPushes(t *testing.T) {
 		t.Fatalf("position %d, want 6: 5 and 6 are own", got)
 	}
 	c.setPositionLocked(1, 8)
-	if c.positions[1] != 9 || len(c.own) != 0 {
+	if c.positions[1] != 9 || len(c.own) != 1 {
 		t.Fatalf("position %d, left %v", c.positions[1], c.own)
+	}
+	c.setPositionLocked(2, 4) // the push before them
+	if c.positions[2] != 6 || len(c.own) != 0 {
+		t.Fatalf("position %d, left %v", c.positions[2], c.own)
 	}
 	for seq := range im.Seq(2 * maxOwn) {
 		c.sentLocked(1, 20+seq)
 	}
+	if len(c.own) != 1 {
+		t.Fatalf("%d runs kept", len(c.own))
+	}
+	for seq := range im.Seq(2 * maxOwn) {
+		c.sentLocked(1, 2000+2*seq)
+	}
 	if len(c.own) != maxOwn {
 		t.Fatalf("%d places kept", len(c.own))
 	}
+}
+
+// TestG7_FirstMessagesCross: the ack of a connection's own message is there before the
+// push of what the other wrote just before it, in a conversation that is new to it.
+func TestG7_FirstMessagesCross(t *testing.T) {
+	cfg := longWatermark()
+	cfg.Hold = time.Minute // nothing may wait for it
+	w := newWorld(t, cfg)
+	p := newPusher(w)
+	p.store(1, 35, 34, "old", "a")
+	b := w.dial(35) // "old" and "a" are in its backlog, and received
+	b.waitTexts("old", "a")
+	conv := b.all(200)[0].num("conversation_id")
+	w.eventually("proved", func() bool {
+		w.store.mu.Lock()
+		defer w.store.mu.Unlock()
+		return w.store.delivered[fakeCursor{35, conv, 1}] == 2
+	})
+	_ = b.ws.Close()
+	b = w.connect(35)
+	before := w.syncs(35)
+	p.store(1, 35, 34, "b") // 3
+	b.chat(1, 34, 1, "own") // 4
+	b.wait(1005, 1)
+	p.store(1, 35, 34, "c") // 5
+	p.mu.Lock()
+	p.held[2].Deliveries[0].Pvs[0]-- // logic does not count what a connection sent itself
+	p.mu.Unlock()
+	p.release(0, 2)
+	b.waitTexts("b", "c")
+	if n := w.syncs(35) - before; n != 0 {
+		t.Errorf("%d syncs", n)
+	}
+}
+
+// TestG8_PushesBetweenARewindAndItsEpoch: Redis comes back as it was one push ago, and
+// two messages of a conversation that is quiet on this connection come before that is
+// noticed. The first has the number of an old push, the second seems to follow it.
+func TestG8_PushesBetweenARewindAndItsEpoch(t *testing.T) {
+	w := newWorld(t, testConfig())
+	b := w.connect(35)
+	p := newPusher(w)
+	p.store(1, 35, 34, "x")
+	p.release(0)
+	b.wait(200, 1)
+	w.store.mu.Lock()
+	w.store.pv[35]--
+	w.store.mu.Unlock()
+	p.store(1, 35, 36, "a")
+	p.release(1)
+	p.store(1, 35, 36, "b")
+	p.release(2)
+	b.waitTexts("x", "a", "b")
 }
 
 // recall tells users that a message was taken back, as logic does.
