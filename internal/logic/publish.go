@@ -280,27 +280,49 @@ func (p *publisher) flushBlind(ctx context.Context, runs []*run) error {
 }
 
 func (p *publisher) send(ctx context.Context, out *envelopes) error {
-	bodies := make(map[im.GatewayID][][]byte, len(out.byGateway))
-	for g, list := range out.byGateway {
-		for _, e := range list {
-			e.env.GatewayId = string(g)
-			body, err := p.codec.Marshal(e.env)
-			if err != nil {
-				return err
-			}
-			bodies[g] = append(bodies[g], body)
-			p.metrics.pushes.Add(float64(e.users))
-		}
-		p.metrics.envelopes.Add(float64(len(list)))
-	}
-	return toAll(bodies, func(g im.GatewayID, bodies [][]byte) error {
+	publish := func(g im.GatewayID, bodies [][]byte) error {
 		if err := failpoint.Hit("logic.before_publish"); err != nil {
 			return err
 		}
 		err := p.bus.Publish(ctx, push.Topic(g), bodies...)
 		return cmp.Or(failpoint.Hit("logic.after_publish"), err)
-	})
+	}
+	atOnce := out.bytes() <= publishAtOnceBytes
+	var first error
+	all := make(map[im.GatewayID][][]byte, len(out.byGateway))
+	for g, list := range out.byGateway {
+		bodies, err := p.encode(g, list)
+		if err != nil {
+			return err
+		}
+		if atOnce {
+			all[g] = bodies
+		} else {
+			first = cmp.Or(first, publish(g, bodies))
+		}
+	}
+	return cmp.Or(first, toAll(all, publish))
 }
+
+func (p *publisher) encode(g im.GatewayID, list []*envelope) ([][]byte, error) {
+	bodies := make([][]byte, 0, len(list))
+	for _, e := range list {
+		e.env.GatewayId = string(g)
+		body, err := p.codec.Marshal(e.env)
+		if err != nil {
+			return nil, err
+		}
+		bodies = append(bodies, body)
+		p.metrics.pushes.Add(float64(e.users))
+	}
+	p.metrics.envelopes.Add(float64(len(list)))
+	return bodies, nil
+}
+
+// publishAtOnceBytes bounds what is published to several gateways at the same time:
+// they share a connection, and the time that one publish may take. More goes to one
+// after another.
+const publishAtOnceBytes = 4 << 20
 
 // publishAtOnce bounds the gateways that are published to at the same time.
 const publishAtOnce = 64
@@ -424,6 +446,16 @@ type envelope struct {
 
 func newEnvelopes(epoch string) *envelopes {
 	return &envelopes{epoch: epoch, byGateway: map[im.GatewayID][]*envelope{}}
+}
+
+// bytes is about what all of it takes.
+func (o *envelopes) bytes() (n int) {
+	for _, list := range o.byGateway {
+		for _, e := range list {
+			n += e.size
+		}
+	}
+	return n
 }
 
 // add addresses a run to the audience's users, each at every gateway that holds him.

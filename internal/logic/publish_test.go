@@ -1,7 +1,10 @@
 package logic
 
 import (
+	"context"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -9,6 +12,7 @@ import (
 
 	pushv1 "im-services/api/proto/push/v1"
 	"im-services/internal/im"
+	"im-services/internal/push"
 )
 
 func privateMsg(conv, seq int64, from, to im.UserID) committedMessage {
@@ -107,6 +111,42 @@ func TestG13_PublisherHoldsSoManyBytes(t *testing.T) {
 	}
 	if n := len(p.lanes[0]); n != publishBytes>>20 {
 		t.Fatalf("%d MiB wait, want %d", n, publishBytes>>20)
+	}
+}
+
+// countingBus notes how many publishes are under way at once.
+type countingBus struct{ now, most atomic.Int64 }
+
+func (b *countingBus) Publish(context.Context, string, ...[]byte) error {
+	n := b.now.Add(1)
+	for most := b.most.Load(); n > most && !b.most.CompareAndSwap(most, n); most = b.most.Load() {
+	}
+	time.Sleep(20 * time.Millisecond)
+	b.now.Add(-1)
+	return nil
+}
+
+// What goes to several gateways goes to all at once, unless it is so much that it would
+// take more than the time of one publish.
+func TestPublisher_MuchGoesToOneGatewayAfterAnother(t *testing.T) {
+	codec, err := push.NewCodec([]byte(strings.Repeat("k", push.MinKeySize)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size, want := range map[int]int64{100: 8, publishAtOnceBytes / 8: 1} {
+		bus := &countingBus{}
+		p := &publisher{metrics: newMetrics(prometheus.NewRegistry()), bus: bus, codec: codec}
+		out := newEnvelopes("e")
+		for g := range 8 {
+			r := &run{msgs: []*pushv1.Message{{ConversationId: 1, Seq: 1, Text: strings.Repeat("x", size)}}}
+			out.addTo(im.GatewayID(strconv.Itoa(g)), r, []im.UserID{5}, []int64{1})
+		}
+		if err := p.send(t.Context(), out); err != nil {
+			t.Fatal(err)
+		}
+		if got := bus.most.Load(); got != want {
+			t.Errorf("%d bytes each: to %d at once, want %d", size, got, want)
+		}
 	}
 }
 

@@ -98,6 +98,11 @@ func (l *producerLink) publish(ctx context.Context, cmd *nsq.Command) error {
 	case err := <-req.done:
 		return err
 	case <-ctx.Done():
+		select {
+		case err := <-req.done: // this process was asleep, nsqd was not
+			return err
+		default:
+		}
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			c.doubt()
 		}
@@ -106,12 +111,20 @@ func (l *producerLink) publish(ctx context.Context, cmd *nsq.Command) error {
 }
 
 // doubt makes later publishes go elsewhere until nsqd answers something, and
-// ends the connection if it stays silent.
+// ends the connection if it stays silent. One that owes no answer is not doubted: it
+// would stay silent.
 func (c *producerConn) doubt() {
-	if c.suspect.CompareAndSwap(false, true) {
-		_ = c.nc.SetReadDeadline(time.Now().Add(suspectLimit))
+	if c.owesNothing() || !c.suspect.CompareAndSwap(false, true) {
+		return
+	}
+	_ = c.nc.SetReadDeadline(time.Now().Add(suspectLimit))
+	if c.owesNothing() { // the last answer was just read
+		c.suspect.Store(false)
+		_ = c.nc.SetReadDeadline(time.Now().Add(silenceLimit))
 	}
 }
+
+func (c *producerConn) owesNothing() bool { return len(c.queue) == 0 && len(c.pending) == 0 }
 
 // run connects, serves, and connects again until ctx ends.
 func (l *producerLink) run(ctx context.Context) {
@@ -170,7 +183,7 @@ func (c *producerConn) writeLoop(ctx context.Context, beats <-chan struct{}) err
 			select {
 			case c.pending <- req: // before writing: the answer may be quick
 			case <-ctx.Done():
-				req.done <- fmt.Errorf("%w: connection lost", ErrUnknown)
+				req.done <- ErrUnavailable // it was not written
 				return ctx.Err()
 			}
 			err = c.write(req.cmd)
@@ -220,15 +233,15 @@ func refusal(data []byte) error {
 	return fmt.Errorf("%w: %s", ErrUnknown, data)
 }
 
-// fail answers everything that this life of the connection left open.
+// fail answers everything that this life of the connection left open. What was not
+// written yet may go elsewhere.
 func (c *producerConn) fail() {
-	err := fmt.Errorf("%w: connection lost", ErrUnknown)
 	for {
 		select {
 		case req := <-c.pending:
-			req.done <- err
+			req.done <- fmt.Errorf("%w: connection lost", ErrUnknown)
 		case req := <-c.queue:
-			req.done <- err
+			req.done <- ErrUnavailable
 		default:
 			return
 		}
