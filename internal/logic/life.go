@@ -66,8 +66,9 @@ func (s *store) look(ctx context.Context) (*life, error) {
 // beginLife writes a new epoch and the server it is for. Of the replicas that find
 // a new server at once the first does so, the others take over what it wrote.
 func (s *store) beginLife(ctx context.Context) (*life, error) {
-	// A database without the rows is new, or from before there was a server in it.
-	if _, err := s.db.ExecContext(ctx, `INSERT IGNORE INTO meta (name, value) VALUES ('epoch', ?), ('server', @@server_id)`, rand.Text()); err != nil {
+	// A database without the rows is new, or from before there was a server in it. Where
+	// they are, this locks them in the order of the transaction below.
+	if _, err := s.db.ExecContext(ctx, `INSERT IGNORE INTO meta (name, value) VALUES ('server', @@server_id), ('epoch', ?)`, rand.Text()); err != nil {
 		return nil, err
 	}
 	var now life

@@ -48,20 +48,21 @@ func TestG7_AnotherServerIsAnotherEpoch(t *testing.T) {
 		require.Empty(t, resp.GetConversations(), "nothing is new")
 	}
 
-	for range 3 { // fail-overs
+	for range 20 { // fail-overs
 		h.served()
-		answers := make([]*logicv1.SyncResponse, len(replicas))
+		answers, errs := make([]*logicv1.SyncResponse, len(replicas)), make([]error, len(replicas))
 		var wg sync.WaitGroup
 		for i, s := range replicas {
 			wg.Go(func() {
-				answers[i], _ = s.Sync(t.Context(), &logicv1.SyncRequest{UserId: 2, Epoch: before, Cursors: []*logicv1.Cursor{all}})
+				answers[i], errs[i] = s.Sync(t.Context(), &logicv1.SyncRequest{UserId: 2, Epoch: before, Cursors: []*logicv1.Cursor{all}})
 			})
 		}
 		wg.Wait()
 		after := h.noted("epoch")
 		require.NotEqual(t, before, after)
 		require.NotEqual(t, "4711", h.noted("server"))
-		for _, resp := range answers {
+		for i, resp := range answers {
+			require.NoError(t, errs[i])
 			require.True(t, resp.GetFullResync())
 			require.Equal(t, after, resp.GetEpoch())
 			require.True(t, resp.GetComplete())
