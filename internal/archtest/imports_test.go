@@ -30,6 +30,10 @@ var rules = []rule{
 		why: "a step that can fail on purpose depends on nothing",
 	},
 	{
+		of: "internal/names", theirs: []string{"golang.org/x/text/unicode/norm"},
+		why: "what a name is depends on nothing",
+	},
+	{
 		of: "internal/wire", ours: []string{"internal/im"},
 		why: "the client protocol knows no database, no pb and no HTTP framework",
 	},
@@ -61,7 +65,7 @@ var rules = []rule{
 	},
 	{
 		of:     "internal/rest",
-		ours:   []string{"internal/im", "internal/wire", "internal/push", "internal/token", "internal/catalog", "internal/upload", "api/proto/"},
+		ours:   []string{"internal/im", "internal/wire", "internal/push", "internal/token", "internal/catalog", "internal/names", "internal/upload", "api/proto/"},
 		theirs: []string{prometheus, grpc, protobuf, "github.com/go-chi/chi/v5", "golang.org/x/", "github.com/hashicorp/golang-lru/v2", "gopkg.in/yaml.v3"},
 		why:    "the edge has clients, no database, cache, bus or other service",
 	},
@@ -74,7 +78,7 @@ var rules = []rule{
 	{of: "internal/logic/", why: "embedded files"},
 	{
 		of:     "internal/auth",
-		ours:   []string{"internal/im", "internal/token", "internal/platform/database", "internal/auth/", "api/proto/auth/v1"},
+		ours:   []string{"internal/im", "internal/names", "internal/token", "internal/platform/database", "internal/auth/", "api/proto/auth/v1"},
 		theirs: append([]string{"github.com/go-redis/redis_rate/v10", "github.com/wneessen/go-mail"}, stores...),
 		why:    "services meet over gRPC; they know neither the client protocol nor the plumbing of a process",
 	},

@@ -3,11 +3,12 @@ package auth
 import (
 	"errors"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
+
+	"im-services/internal/names"
 )
 
 // The limits of the public contract.
@@ -27,51 +28,13 @@ var (
 	errPassword = errors.New("not a usable password")
 )
 
-// cleanName returns a display name as it is stored: trimmed, in NFC, 1..50
-// runes, none of which hides, breaks the line or turns the direction of text.
+// cleanName returns a display name as it is stored.
 func cleanName(raw string) (string, error) {
-	if len(raw) > 16*maxNameRunes || !utf8.ValidString(raw) {
-		return "", errName
-	}
-	name := norm.NFC.String(strings.TrimSpace(raw))
-	if n := utf8.RuneCountInString(name); n < 1 || n > maxNameRunes {
-		return "", errName
-	}
-	visible := false
-	for _, r := range name {
-		if hidden(r) {
-			return "", errName
-		}
-		visible = visible || (r != ' ' && unicode.IsPrint(r) && !unicode.Is(unicode.M, r) && !blank(r))
-	}
-	if !visible || utf8.RuneCountInString(nameKey(name)) > maxKeyRunes {
+	name, ok := names.Clean(raw, 1, maxNameRunes)
+	if !ok || utf8.RuneCountInString(nameKey(name)) > maxKeyRunes {
 		return "", errName
 	}
 	return name, nil
-}
-
-// hidden reports whether r must not be in a name: controls, format characters
-// (all bidi controls are among them), line and paragraph separators, private
-// use, unassigned. The joiners are needed by Persian, Indic scripts and emoji.
-func hidden(r rune) bool {
-	const zwnj, zwj = '\u200c', '\u200d'
-	if r == zwnj || r == zwj {
-		return false
-	}
-	return unicode.In(r, unicode.C, unicode.Zl, unicode.Zp) || !assigned(r)
-}
-
-func assigned(r rune) bool {
-	return unicode.In(r, unicode.L, unicode.M, unicode.N, unicode.P, unicode.S, unicode.Z, unicode.C)
-}
-
-// blank reports whether r is a letter or symbol that draws nothing.
-func blank(r rune) bool {
-	switch r {
-	case '\u115f', '\u1160', '\u3164', '\uffa0', '\u2800':
-		return true
-	}
-	return false
 }
 
 // nameKey folds a clean name: two names with one key are the same name. Folding

@@ -23,6 +23,7 @@ import (
 
 	authv1 "im-services/api/proto/auth/v1"
 	"im-services/internal/im"
+	"im-services/internal/names"
 	"im-services/internal/platform/database"
 )
 
@@ -269,7 +270,7 @@ func text(p *string) string {
 func (w subject) name() (string, bool) {
 	for _, p := range []*string{w.preferred, w.Login, w.Name} {
 		kept := strings.Map(func(r rune) rune {
-			if hidden(r) {
+			if names.Hidden(r) {
 				return -1
 			}
 			return r

@@ -12,7 +12,7 @@ import (
 	"im-services/internal/im"
 )
 
-func names(users []*authv1.User) []string {
+func namesOf(users []*authv1.User) []string {
 	out := []string{}
 	for _, u := range users {
 		out = append(out, u.GetName())
@@ -24,7 +24,7 @@ func (e *env) search(query string, limit int32, exclude ...int64) []string {
 	e.t.Helper()
 	res, err := e.SearchUsers(e.t.Context(), &authv1.SearchUsersRequest{Query: query, Limit: limit, ExcludeIds: exclude})
 	require.NoError(e.t, err)
-	return names(res.GetUsers())
+	return namesOf(res.GetUsers())
 }
 
 func TestSearchUsers(t *testing.T) {

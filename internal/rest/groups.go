@@ -2,12 +2,12 @@ package rest
 
 import (
 	"net/url"
-	"strings"
 	"unicode/utf8"
 
 	friendv1 "im-services/api/proto/friend/v1"
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/im"
+	"im-services/internal/names"
 	"im-services/internal/wire"
 )
 
@@ -64,21 +64,13 @@ func (f *form) runes(name string, from, to int, reason string) string {
 	return s
 }
 
-// groupName reads a group's name: what people see beside messages, so nothing
-// that hides or turns text around.
+// groupName reads a group's name.
 func (f *form) groupName() string {
-	s := strings.TrimSpace(f.text("name"))
-	if n := utf8.RuneCountInString(s); n < 2 || n > 20 || strings.ContainsFunc(s, unprintable) {
+	name, ok := names.Clean(f.text("name"), 2, 20)
+	if !ok {
 		f.refuse("group_name_invalid")
 	}
-	return s
-}
-
-// unprintable tells control characters and those that change the direction of
-// the text around them.
-func unprintable(r rune) bool {
-	return r < 0x20 || r >= 0x7f && r < 0xa0 || r == 0x200e || r == 0x200f || r == 0x061c ||
-		r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
+	return name
 }
 
 // avatarURL reads the absolute URL of a picture.
