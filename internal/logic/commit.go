@@ -256,7 +256,7 @@ func lockConversations(ctx context.Context, tx sqlx.QueryerContext, ids []im.Con
 	defer rows.Close()
 	for rows.Next() {
 		c := new(lockedConversation)
-		if err := rows.Scan(&c.ID, &c.Kind, &c.Open, &c.Muted, &c.LastSeq, &c.LastMessageID, &c.MembersRev, &c.UserLo, &c.UserHi, &c.RelationVersion, &c.RefusedAtMS); err != nil {
+		if err := rows.Scan(&c.ID, &c.Kind, &c.Open, &c.MutedUntilMS, &c.LastSeq, &c.LastMessageID, &c.MembersRev, &c.UserLo, &c.UserHi, &c.RelationVersion, &c.RefusedAtMS); err != nil {
 			return nil, err
 		}
 		convs[c.ID] = c
@@ -278,14 +278,18 @@ func (s *store) authorise(p *batchPlan) {
 			p.outcomes[i].err = im.E(im.KindForbidden, "not_a_member", nil)
 		case r.key.group():
 			m, in := c.members.byUser[sender]
+			silent := m.mutedUntilMS
+			if m.role == roleMember {
+				silent = max(silent, c.MutedUntilMS)
+			}
 			switch {
 			case !in || !c.Open:
 				p.outcomes[i].err = im.E(im.KindForbidden, "not_a_member", nil)
-			case c.Muted && m.role == roleMember:
+			case c.MutedUntilMS > now && m.role == roleMember:
 				p.outcomes[i].err = im.E(im.KindForbidden, "group_muted", nil)
 			case m.mutedUntilMS > now:
 				p.outcomes[i].err = im.E(im.KindForbidden, "member_muted", nil)
-			case now-m.mutedUntilMS < refusalLasts.Milliseconds():
+			case now-silent < refusalLasts.Milliseconds():
 				p.refusedLately = true
 			}
 		case c == nil || !c.Open:

@@ -125,7 +125,7 @@ func (s *Server) RegisterUpload(ctx context.Context, req *logicv1.RegisterUpload
 }
 
 // Presence implements logicv1.ConversationServiceServer. For a viewer, whoever
-// is not his friend is away, indistinguishably.
+// is neither his friend nor himself is away, indistinguishably.
 func (s *Server) Presence(ctx context.Context, req *logicv1.PresenceRequest) (*logicv1.PresenceResponse, error) {
 	if len(req.GetUserIds()) > maxPresenceUsers {
 		return nil, im.E(im.KindInvalid, "too_many_users", nil)
@@ -143,7 +143,7 @@ func (s *Server) Presence(ctx context.Context, req *logicv1.PresenceRequest) (*l
 		}
 		visible := asked[:0:0]
 		for _, u := range asked {
-			if friends[u] {
+			if friends[u] || u == viewer {
 				visible = append(visible, u)
 			}
 		}

@@ -44,20 +44,20 @@ func (g *groupRow) toPB(muted bool) *logicv1.GroupInfo {
 type shownGroup struct {
 	groupRow
 
-	Muted bool `db:"muted"`
+	MutedUntilMS int64 `db:"muted_until_ms"`
 }
 
 // What is shown of a group, alone and as one of a list: there only the beginning
 // of its announcement, see previewColumns.
 const (
-	shownColumns  = `g.id, g.owner_id, g.name, g.info, g.avatar, g.theme, g.password_hash, g.hot, g.created_at_ms, g.member_count, c.muted`
+	shownColumns  = `g.id, g.owner_id, g.name, g.info, g.avatar, g.theme, g.password_hash, g.hot, g.created_at_ms, g.member_count, c.muted_until_ms`
 	aloneColumns  = shownColumns + `, g.announcement`
 	listedColumns = shownColumns + `, LEFT(g.announcement, 200) AS announcement`
 )
 
 // groupInfos reads groups by id, for a list; missing ones are absent.
 func (s *store) groupInfos(ctx context.Context, ids []im.ConversationID) (map[im.ConversationID]*logicv1.GroupInfo, error) {
-	out := make(map[im.ConversationID]*logicv1.GroupInfo, len(ids))
+	out, now := make(map[im.ConversationID]*logicv1.GroupInfo, len(ids)), s.nowMS()
 	for page := range slices.Chunk(ids, rowPage) {
 		var list []shownGroup
 		if err := s.db.SelectContext(ctx, &list, `SELECT `+listedColumns+`
@@ -65,7 +65,7 @@ func (s *store) groupInfos(ctx context.Context, ids []im.ConversationID) (map[im
 			return nil, fmt.Errorf("read groups: %w", err)
 		}
 		for i := range list {
-			out[list[i].ID] = list[i].toPB(list[i].Muted)
+			out[list[i].ID] = list[i].toPB(list[i].MutedUntilMS > now)
 		}
 	}
 	return out, nil
@@ -81,7 +81,7 @@ func (s *store) groupInfo(ctx context.Context, id im.ConversationID) (*logicv1.G
 	if err != nil {
 		return nil, failed(fmt.Errorf("read group: %w", err))
 	}
-	return g.toPB(g.Muted), nil
+	return g.toPB(g.MutedUntilMS > s.nowMS()), nil
 }
 
 // requireMember fails unless the user is in the group.
@@ -251,9 +251,9 @@ func (s *Server) ListGroups(ctx context.Context, req *logicv1.ListGroupsRequest)
 		WHERE m.user_id = ? AND m.end_seq = 0 ORDER BY g.hot DESC, g.id DESC`, req.GetUserId()); err != nil {
 		return nil, failed(err)
 	}
-	resp := &logicv1.ListGroupsResponse{}
+	resp, now := &logicv1.ListGroupsResponse{}, s.store.nowMS()
 	for i := range list {
-		resp.Groups = append(resp.Groups, list[i].toPB(list[i].Muted))
+		resp.Groups = append(resp.Groups, list[i].toPB(list[i].MutedUntilMS > now))
 	}
 	return resp, nil
 }
@@ -282,10 +282,13 @@ func (s *Server) HandOver(ctx context.Context, req *logicv1.HandOverRequest) (*l
 	return &logicv1.HandOverResponse{}, nil
 }
 
-// own makes a member the owner.
+// own makes a member the owner, and lifts his mute: nobody else could.
 func (c *groupChange) own(ctx context.Context, u im.UserID) error {
 	c.group.Owner = u
-	return c.setRole(ctx, u, roleOwner)
+	if err := c.setRole(ctx, u, roleOwner); err != nil {
+		return err
+	}
+	return c.muteMember(ctx, u, 0)
 }
 
 // Dissolve implements logicv1.GroupServiceServer: the owner ends the group. Its
@@ -325,7 +328,7 @@ func (s *Server) UpdateGroup(ctx context.Context, req *logicv1.UpdateGroupReques
 		set(&c.group.Info, req.Info, "new_info")
 		set(&c.group.Avatar, req.Avatar, "new_avatar")
 		set(&c.group.Announcement, req.Announcement, "announcement")
-		info = c.group.toPB(c.conv.Muted)
+		info = c.group.toPB(c.conv.MutedUntilMS > c.nowMS)
 		if err := checkGroup(&c.group); err != nil || len(changed) == 0 {
 			return err
 		}

@@ -531,9 +531,11 @@ func TestGroups_AnOldDatabaseCountsAllOfThem(t *testing.T) {
 	h := newHarness(t, func(c *Config) { c.GroupsMax = 2 })
 	first, second, third := h.group(10, 12), h.group(10, 12), h.group(13)
 	h.exec(`DELETE FROM sessions WHERE owner_id = 12 AND target_id = ?`, first)
-	fill, err := migrations.FS.ReadFile("00017_group_sessions.sql")
-	must(t, err)
-	h.exec(string(fill))
+	for _, name := range []string{"00017_group_sessions.sql", "00022_session_hidden_now.sql"} {
+		fill, err := migrations.FS.ReadFile(name)
+		must(t, err)
+		h.exec(string(fill))
+	}
 	wantReason(t, "a third", h.join(12, third, "", ""), "groups_limit")
 	if h.groupSession(12, first) != nil || h.groupSession(12, second) == nil {
 		t.Error("the list changed")
@@ -671,12 +673,20 @@ func TestRoles_HandOverAdminsAndMutes(t *testing.T) {
 	must(t, mute(11, 13, 0))
 	must(t, say(13))
 
-	must(t, mute(11, 0, 1))
-	must(t, mute(11, 0, 1)) // already: nothing happens
+	must(t, mute(11, 0, 600))
+	must(t, mute(11, 0, 1)) // shorter
 	wantReason(t, "all muted", say(13), "group_muted")
 	must(t, say(11))
+	eventually(t, 5*time.Second, "the mute ends by itself", func() bool { return say(13) == nil })
+	if info, err := h.store.groupInfo(t.Context(), im.ConversationID(group)); err != nil || info.GetMutedAll() {
+		t.Errorf("still muted: %v %v", info, err)
+	}
+	must(t, mute(10, 0, 0)) // nothing to lift: nothing happens
+	must(t, mute(11, 0, 600))
 	must(t, mute(10, 0, 0))
 	must(t, say(13))
+	must(t, mute(10, 12, 600)) // he will be the owner: his mute goes with that
+	wantReason(t, "the next owner", say(12), "member_muted")
 
 	handOver := func(actor, to im.UserID) error {
 		_, err := h.HandOver(t.Context(), &logicv1.HandOverRequest{Actor: profile(actor), GroupId: group, ToUserId: int64(to)})
@@ -685,6 +695,7 @@ func TestRoles_HandOverAdminsAndMutes(t *testing.T) {
 	wantReason(t, "an admin hands over", handOver(11, 12), "group_role_required")
 	wantReason(t, "to a stranger", handOver(10, 99), "group_member_not_found")
 	must(t, handOver(10, 12))
+	must(t, say(12))
 	list := h.members(group, 10)
 	if list[0].GetUserId() != 12 || list[0].GetRole() != logicv1.Role_ROLE_OWNER {
 		t.Fatalf("%v", list)
@@ -697,7 +708,7 @@ func TestRoles_HandOverAdminsAndMutes(t *testing.T) {
 			events[dataOf(t, m.DataJSON)["event"].(string)]++
 		}
 	}
-	if want := (map[string]int{"create": 1, "role": 2, "mute": 2, "unmute": 2, "leave": 1, "join": 1, "hand_over": 1, "remove": 1}); fmt.Sprint(events) != fmt.Sprint(want) {
+	if want := (map[string]int{"create": 1, "role": 2, "mute": 5, "unmute": 2, "leave": 1, "join": 1, "hand_over": 1, "remove": 1}); fmt.Sprint(events) != fmt.Sprint(want) {
 		t.Errorf("notices %v, want %v", events, want)
 	}
 }

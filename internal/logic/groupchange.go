@@ -230,8 +230,8 @@ func (c *groupChange) save(ctx context.Context) error {
 			return fmt.Errorf("store notice: %w", err)
 		}
 	}
-	if _, err := c.tx.ExecContext(ctx, `UPDATE conversations SET members_rev = members_rev + 1, open = ?, muted = ? WHERE id = ?`,
-		c.conv.Open, c.conv.Muted, int64(c.conv.ID)); err != nil {
+	if _, err := c.tx.ExecContext(ctx, `UPDATE conversations SET members_rev = members_rev + 1, open = ?, muted_until_ms = ? WHERE id = ?`,
+		c.conv.Open, c.conv.MutedUntilMS, int64(c.conv.ID)); err != nil {
 		return fmt.Errorf("update conversation: %w", err)
 	}
 	return nil

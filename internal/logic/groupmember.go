@@ -287,10 +287,10 @@ func (s *Server) Mute(ctx context.Context, req *logicv1.MuteRequest) (*logicv1.M
 			return err
 		}
 		if user == 0 {
-			if c.conv.Muted == mute {
+			if !mute && c.conv.MutedUntilMS <= c.nowMS {
 				return nil
 			}
-			c.conv.Muted = mute
+			c.conv.MutedUntilMS = c.mutedFor(req.GetSeconds())
 			return c.post(ctx, n, c.conv.members.users)
 		}
 		role, err := c.member(user)
@@ -313,13 +313,19 @@ func (s *Server) Mute(ctx context.Context, req *logicv1.MuteRequest) (*logicv1.M
 	return &logicv1.MuteResponse{}, nil
 }
 
+// mutedFor is when a mute of so many seconds ends that begins now, Unix milliseconds;
+// 0 for none.
+func (c *groupChange) mutedFor(seconds int64) int64 {
+	if seconds <= 0 {
+		return 0
+	}
+	return c.nowMS + seconds*time.Second.Milliseconds()
+}
+
 // muteMember silences a member for so long from now; 0 lifts it.
 func (c *groupChange) muteMember(ctx context.Context, u im.UserID, seconds int64) error {
-	until := int64(0)
-	if seconds > 0 {
-		until = c.nowMS + seconds*time.Second.Milliseconds()
-	}
-	_, err := c.tx.ExecContext(ctx, `UPDATE members SET muted_until_ms = ? WHERE conversation_id = ? AND user_id = ?`, until, int64(c.conv.ID), int64(u))
+	_, err := c.tx.ExecContext(ctx, `UPDATE members SET muted_until_ms = ? WHERE conversation_id = ? AND user_id = ?`,
+		c.mutedFor(seconds), int64(c.conv.ID), int64(u))
 	if err != nil {
 		return fmt.Errorf("mute: %w", err)
 	}

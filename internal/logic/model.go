@@ -41,7 +41,7 @@ type conversationRow struct {
 	ID              im.ConversationID `db:"id"`
 	Kind            im.ChannelKind    `db:"kind"`
 	Open            bool              `db:"open"`
-	Muted           bool              `db:"muted"`
+	MutedUntilMS    int64             `db:"muted_until_ms"` // for plain members of a group
 	LastSeq         im.Seq            `db:"last_seq"`
 	LastMessageID   im.MessageID      `db:"last_message_id"`
 	MembersRev      int64             `db:"members_rev"`
@@ -51,7 +51,7 @@ type conversationRow struct {
 	RefusedAtMS     int64             `db:"refused_at_ms"`
 }
 
-const conversationColumns = `id, kind, open, muted, last_seq, last_message_id, members_rev,
+const conversationColumns = `id, kind, open, muted_until_ms, last_seq, last_message_id, members_rev,
 	COALESCE(user_lo, 0) AS user_lo, COALESCE(user_hi, 0) AS user_hi, relation_version, refused_at_ms`
 
 // peerOf returns the other user of a private conversation.

@@ -33,10 +33,16 @@ var noticeTexts = map[string]string{
 	noticeRemove:   "%[1]s 将 %[2]d 位成员移出了群聊",
 	noticeHandOver: "%[1]s 转让了群主",
 	noticeDissolve: "%[1]s 解散了群聊",
-	noticeRole:     "%[1]s 变更了成员权限",
-	noticeMute:     "%[1]s 开启了禁言",
-	noticeUnmute:   "%[1]s 解除了禁言",
+	noticeRole:     "%[1]s 变更了 %[2]d 位成员的权限",
+	noticeMute:     "%[1]s 开启了全员禁言",
+	noticeUnmute:   "%[1]s 解除了全员禁言",
 	noticeUpdate:   "%[1]s 更新了群资料",
+}
+
+// memberTexts are those of what may also be about some members.
+var memberTexts = map[string]string{
+	noticeMute:   "%[1]s 禁言了 %[2]d 位成员",
+	noticeUnmute: "%[1]s 解除了 %[2]d 位成员的禁言",
 }
 
 // noticeUsers is how many users a notice names at most; it always says how many
@@ -56,7 +62,11 @@ func (n *notice) text(actor *pushv1.Profile) string {
 	if name == "" {
 		name = fmt.Sprintf("用户 %d", actor.GetId())
 	}
-	return fmt.Sprintf(noticeTexts[n.event], name, len(n.users))
+	text := noticeTexts[n.event]
+	if about, ok := memberTexts[n.event]; ok && len(n.users) > 0 {
+		text = about
+	}
+	return fmt.Sprintf(text, name, len(n.users))
 }
 
 // row is the notice as a message: its data is a group message's, with what

@@ -605,3 +605,51 @@ func TestLists_FitIntoAnAnswerWhateverOthersWrite(t *testing.T) {
 		t.Error("a group alone does not show its whole announcement")
 	}
 }
+
+// A group's session that its member has deleted is back once something is said there,
+// and not before.
+func TestDeletedGroupSessionComesBackWithTheNextMessage(t *testing.T) {
+	h := newHarness(t)
+	group := h.group(10, 11)
+	h.mustSend(groupSend(10, group, 1, "before"))
+	h.deleteSession(11, h.groupSession(11, group).GetId())
+	for range 2 { // reading the list brings nothing back
+		if h.groupSession(11, group) != nil {
+			t.Fatal("it is still there")
+		}
+	}
+	h.mustSend(groupSend(10, group, 2, "after"))
+	back := h.groupSession(11, group)
+	if back == nil || back.GetLastMessage().GetText() != "after" {
+		t.Fatalf("%v", back)
+	}
+	pinned := true
+	if _, err := h.UpdateSession(t.Context(), &logicv1.UpdateSessionRequest{UserId: 11, SessionId: back.GetId(), Pinned: &pinned}); err != nil {
+		t.Error(err)
+	}
+}
+
+// What was said in a group before somebody left stays in his history and is not unread:
+// nobody can say any more that he has read it.
+func TestNothingIsUnreadInAGroupThatWasLeft(t *testing.T) {
+	h := newHarness(t)
+	group := h.group(10, 11)
+	h.mustSend(groupSend(10, group, 1, "unread"))
+	unread := func() (n int64) {
+		resp, err := h.Sync(t.Context(), &logicv1.SyncRequest{UserId: 11, Limit: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range resp.GetConversations() {
+			n += c.GetUnread()
+		}
+		return n
+	}
+	if unread() == 0 {
+		t.Fatal("a member has nothing unread")
+	}
+	must(t, h.leave(11, group))
+	if n := unread(); n != 0 {
+		t.Errorf("%d unread", n)
+	}
+}

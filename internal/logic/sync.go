@@ -83,6 +83,9 @@ func (s *Server) syncIn(ctx context.Context, epoch string, user im.UserID, req *
 			ConversationId: int64(m.ID), Kind: int32(m.Kind), ToId: m.target(user), Seq: int64(start), LastSeq: int64(m.last()),
 			ReadSeq: int64(m.read()), Unread: unread[m.ID], FirstSeq: int64(m.FirstSeq), EndSeq: int64(m.EndSeq),
 		}
+		if !m.in() {
+			c.Unread = 0 // nobody can say any more that he has read it
+		}
 		resp.Conversations = append(resp.Conversations, c)
 		if n := min(m.last()-start, limit, room); n > 0 {
 			wants = append(wants, seqRange{conv: m.ID, first: start + 1, last: start + n})

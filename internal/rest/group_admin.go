@@ -4,8 +4,8 @@ import (
 	logicv1 "im-services/api/proto/logic/v1"
 )
 
-// maxMute is the longest mute, in seconds: about ten years.
-const maxMute = 10 * 366 * 24 * 3600
+// maxMute is the longest mute, in seconds: ten years.
+const maxMute = 10 * 365 * 24 * 3600
 
 // maxAnnouncement is the longest announcement, in characters.
 const maxAnnouncement = 2000

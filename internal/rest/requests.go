@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"strings"
 	"unicode/utf8"
 
 	friendv1 "im-services/api/proto/friend/v1"
@@ -46,7 +47,7 @@ func requestFriend(c *call) (any, error) {
 	}
 	to := in.id("to_id")
 	information := in.textOr("information", "information_invalid")
-	if utf8.RuneCountInString(information) > maxInformation {
+	if strings.TrimSpace(information) == "" || utf8.RuneCountInString(information) > maxInformation {
 		in.refuse("information_invalid")
 	}
 	if err := in.err(); err != nil {

@@ -1,0 +1,2 @@
+-- +goose Up
+ALTER TABLE conversations DROP COLUMN muted;
