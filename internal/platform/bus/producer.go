@@ -88,7 +88,7 @@ func (p *Producer) Publish(ctx context.Context, topic string, bodies ...[]byte) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	for len(bodies) > 0 {
+	for sent := false; len(bodies) > 0; sent = true {
 		n := batch(bodies)
 		cmd := nsq.Publish(topic, bodies[0])
 		if n > 1 {
@@ -97,7 +97,11 @@ func (p *Producer) Publish(ctx context.Context, topic string, bodies ...[]byte) 
 				return fmt.Errorf("%w: %w", ErrRejected, err)
 			}
 		}
-		if err := p.send(ctx, cmd); err != nil {
+		err := p.send(ctx, cmd)
+		if sent && errors.Is(err, ErrUnavailable) {
+			return fmt.Errorf("%w: only a part was taken", ErrUnknown)
+		}
+		if err != nil {
 			return err
 		}
 		bodies = bodies[n:]

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"testing"
+	"time"
 )
 
 // A connection that owes no answer is not doubted: whoever gave up waiting was asleep
@@ -38,6 +39,26 @@ func TestProducer_WhatWasNotWrittenIsKnownNotToBe(t *testing.T) {
 		t.Error(err)
 	}
 	if err := <-written.done; !errors.Is(err, ErrUnknown) {
+		t.Error(err)
+	}
+}
+
+// Nothing was sent, says ErrUnavailable; not so when an nsqd goes between two commands of
+// one publish.
+func TestProducer_HalfAPublishIsNotUnavailable(t *testing.T) {
+	c := &producerConn{queue: make(chan *publishing), down: make(chan struct{})}
+	p := &Producer{timeout: time.Second, links: []*producerLink{{live: c}}}
+	go func() {
+		req := <-c.queue
+		req.done <- nil
+		close(c.down)
+	}()
+	large := make([]byte, MaxBody)
+	err := p.Publish(t.Context(), "t", large, large, large, large, large)
+	if !errors.Is(err, ErrUnknown) || errors.Is(err, ErrUnavailable) {
+		t.Error(err)
+	}
+	if err := p.Publish(t.Context(), "t", large); !errors.Is(err, ErrUnavailable) {
 		t.Error(err)
 	}
 }
