@@ -392,25 +392,6 @@ func TestGroups_FromStoreToLeave(t *testing.T) {
 	m1.post(fmt.Sprintf("/groups/applyJoin/%d", id)).refused(1000)
 }
 
-// Who is put into a group again sees it from there on; what was said meanwhile is not
-// missing (frame 2006), because he may not see it.
-func TestGroups_WhoComesBackMissesNothing(t *testing.T) {
-	us := newUsers(t, 2)
-	owner, member := us[0], us[1]
-	befriend(owner, member)
-	s := member.connect()
-	id := owner.newGroup(member)
-	member.tell(id, "first")
-	s.expectText("first")
-	owner.post("/groups/createOrRemoveUser", "group_id", id, "type", 2, "select_user[]", member.ID).ok()
-	owner.tell(id, "meanwhile")
-	owner.post("/groups/createOrRemoveUser", "group_id", id, "type", 1, "select_user[]", member.ID).ok()
-	owner.tell(id, "again")
-	s.expectText("again")
-	s.never("something missing", func(f frame) bool { return f.code() == 2006 })
-	s.never("what he may not see", func(f frame) bool { return f["message"] == "meanwhile" })
-}
-
 func profile(t testing.TB, data any) map[string]any {
 	t.Helper()
 	text, ok := data.(string)

@@ -204,7 +204,7 @@ func (c *conn) writeRun(ctx context.Context, run *logicv1.BacklogConversation, f
 		at, known := c.positions[conv]
 		switch {
 		case known && m.seq <= at:
-		case known && m.seq > max(at+1, im.Seq(run.GetFirstSeq())):
+		case known && m.seq > at+1:
 			// Passed over: too many, or not for this connection. The client must
 			// read the history to be sure.
 			_ = c.send(seal(wire.AppendSyncNeeded(newFrame(64), conv, at), opText))

@@ -138,7 +138,7 @@ func (s *store) streamRun(ctx context.Context, user im.UserID, platform im.Platf
 			limit = len(rows)
 		}
 		for part := range slices.Chunk(rows, backlogChunk) {
-			run := &logicv1.BacklogConversation{ConversationId: int64(b.ConversationID), Position: int64(part[len(part)-1].Seq), FirstSeq: int64(b.FirstSeq)}
+			run := &logicv1.BacklogConversation{ConversationId: int64(b.ConversationID), Position: int64(part[len(part)-1].Seq)}
 			for i := range part {
 				m := &part[i]
 				if !deliverable(m, b.Kind, user, platform) {

@@ -278,10 +278,7 @@ type BacklogConversation struct {
 	Messages       []*v1.Message          `protobuf:"bytes,2,rep,name=messages,proto3" json:"messages,omitempty"`
 	// The connection's position after this run (it may pass over messages that
 	// are not for this connection).
-	Position int64 `protobuf:"varint,3,opt,name=position,proto3" json:"position,omitempty"`
-	// The first seq that the user may see, with the messages: what is before it is
-	// not missing.
-	FirstSeq      int64 `protobuf:"varint,4,opt,name=first_seq,json=firstSeq,proto3" json:"first_seq,omitempty"`
+	Position      int64 `protobuf:"varint,3,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -333,13 +330,6 @@ func (x *BacklogConversation) GetMessages() []*v1.Message {
 func (x *BacklogConversation) GetPosition() int64 {
 	if x != nil {
 		return x.Position
-	}
-	return 0
-}
-
-func (x *BacklogConversation) GetFirstSeq() int64 {
-	if x != nil {
-		return x.FirstSeq
 	}
 	return 0
 }
@@ -886,12 +876,11 @@ const file_logic_v1_connection_proto_rawDesc = "" +
 	"\rconversations\x18\x03 \x03(\v2\x1d.logic.v1.BacklogConversationR\rconversations\x12\x12\n" +
 	"\x04done\x18\x04 \x01(\bR\x04done\x12\x19\n" +
 	"\bsince_ms\x18\x05 \x01(\x03R\asinceMs\x12\x1a\n" +
-	"\bunrouted\x18\x06 \x01(\bR\bunrouted\"\xa5\x01\n" +
+	"\bunrouted\x18\x06 \x01(\bR\bunrouted\"\x88\x01\n" +
 	"\x13BacklogConversation\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\x03R\x0econversationId\x12,\n" +
 	"\bmessages\x18\x02 \x03(\v2\x10.push.v1.MessageR\bmessages\x12\x1a\n" +
-	"\bposition\x18\x03 \x01(\x03R\bposition\x12\x1b\n" +
-	"\tfirst_seq\x18\x04 \x01(\x03R\bfirstSeq\"X\n" +
+	"\bposition\x18\x03 \x01(\x03R\bposition\"X\n" +
 	"\x11DisconnectRequest\x12\x1d\n" +
 	"\n" +
 	"gateway_id\x18\x01 \x01(\tR\tgatewayId\x12$\n" +
