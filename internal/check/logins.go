@@ -109,7 +109,7 @@ func (l *login) end(at int, how string) bool {
 			}, nil)
 		}
 		err := api.Call(ctx, http.MethodPost, "/api/auth/logout", nil, nil)
-		if imclient.CodeOf(err) == http.StatusUnauthorized {
+		if imclient.CodeOf(err) == http.StatusUnauthorized && l.refusedAt(ctx, at) {
 			return nil // it took effect unheard
 		}
 		return err
@@ -118,6 +118,13 @@ func (l *login) end(at int, how string) bool {
 	}
 	l.run.log.add(&Event{Client: l.user.ID, Type: imclient.OK, Op: OpEndLogin, Reason: how})
 	return true
+}
+
+// refusedAt reports whether a gateway refuses the token. One alone may do so because its
+// clock is behind and the token is not valid yet for it.
+func (l *login) refusedAt(ctx context.Context, at int) bool {
+	err := l.api.At(l.run.address(at)).Call(ctx, http.MethodGet, "/api/friends", nil, nil)
+	return imclient.CodeOf(err) == http.StatusUnauthorized
 }
 
 // try shows the token to one gateway, over HTTP and to connect, until both are
