@@ -9,22 +9,27 @@ import (
 
 func TestChildren_DoNotInterruptOthers(t *testing.T) {
 	own, err := unix.SchedGetAttr(0, 0)
-	if err != nil || own.Policy != unix.SCHED_NORMAL || !mayTakeTurns() {
-		t.Skip("policies cannot be changed here, and are not: ", err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := own.Policy
+	if mayTakeTurns() {
+		want = unix.SCHED_BATCH
 	}
 	child, err := unix.SchedGetAttr(sleeper(t).Pid(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if child.Policy != unix.SCHED_BATCH {
-		t.Errorf("policy %d, want SCHED_BATCH", child.Policy)
+	if child.Policy != want {
+		t.Errorf("policy %d, want %d", child.Policy, want)
 	}
 	if child.Nice != own.Nice {
 		t.Errorf("nice %d, want this program's %d", child.Nice, own.Nice)
 	}
 }
 
-// mayTakeTurns tries it on a thread that ends after that.
+// mayTakeTurns reports whether that is allowed here. It is tried on a thread that ends
+// after that.
 func mayTakeTurns() bool {
 	did := make(chan bool)
 	go func() {
