@@ -373,9 +373,9 @@ func (c *conn) setPositionLocked(conv im.ConversationID, seq im.Seq) {
 // will not get as a push that it writes. The ack may be faster than the pushes
 // of messages before it: then the place is kept until they are here.
 func (c *conn) sentLocked(conv im.ConversationID, seq im.Seq) {
-	at, known := c.positions[conv]
+	at := c.positions[conv] // 0 where it is not known
 	switch {
-	case known && seq <= at:
+	case seq <= at:
 		return
 	case seq > at+1:
 		c.keepOwnLocked(conv, seq)

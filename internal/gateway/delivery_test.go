@@ -187,11 +187,7 @@ func TestLatePushOfTheDelivered(t *testing.T) {
 	p.store(1, 35, 34, "a")
 	p.release(0)
 	conv := b.wait(200, 1).num("conversation_id")
-	w.eventually("proved", func() bool {
-		w.store.mu.Lock()
-		defer w.store.mu.Unlock()
-		return w.store.delivered[fakeCursor{35, conv, 1}] == 1
-	})
+	w.proved(35, conv, 1)
 	_ = b.ws.Close()
 	b = w.connect(35)
 	p.release(0)
@@ -777,9 +773,9 @@ func TestAckOvertakesPushes(t *testing.T) {
 	}
 }
 
-// TestG7_FirstMessagesCross: the ack of a connection's own message is there before the
+// TestG8_FirstMessagesCross: the ack of a connection's own message is there before the
 // push of what the other wrote just before it, in a conversation that is new to it.
-func TestG7_FirstMessagesCross(t *testing.T) {
+func TestG8_FirstMessagesCross(t *testing.T) {
 	cfg := longWatermark()
 	cfg.Hold = time.Minute // nothing may wait for it
 	w := newWorld(t, cfg)
@@ -788,11 +784,7 @@ func TestG7_FirstMessagesCross(t *testing.T) {
 	b := w.dial(35) // "old" and "a" are in its backlog, and received
 	b.waitTexts("old", "a")
 	conv := b.all(200)[0].num("conversation_id")
-	w.eventually("proved", func() bool {
-		w.store.mu.Lock()
-		defer w.store.mu.Unlock()
-		return w.store.delivered[fakeCursor{35, conv, 1}] == 2
-	})
+	w.proved(35, conv, 2)
 	_ = b.ws.Close()
 	b = w.connect(35)
 	before := w.syncs(35)

@@ -183,6 +183,16 @@ func (w *world) eventually(what string, ok func() bool) {
 	}
 }
 
+// proved waits until user has proved on the web to have received conv up to seq.
+func (w *world) proved(user, conv, seq int64) {
+	w.t.Helper()
+	w.eventually("proved", func() bool {
+		w.store.mu.Lock()
+		defer w.store.mu.Unlock()
+		return int64(w.store.delivered[fakeCursor{user, conv, 1}]) == seq
+	})
+}
+
 func (w *world) url() string { return "ws" + strings.TrimPrefix(w.http.URL, "http") + "/im/connect" }
 
 // client is a WebSocket client that collects what it gets.

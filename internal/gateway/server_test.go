@@ -102,11 +102,7 @@ func TestDefect17_BacklogComesFirstAndOnce(t *testing.T) {
 	}
 	// gorilla's client answers our ping: that is the proof.
 	conv := b.wait(200, 1).num("conversation_id")
-	w.eventually("the delivered cursor moves", func() bool {
-		w.store.mu.Lock()
-		defer w.store.mu.Unlock()
-		return w.store.delivered[fakeCursor{35, conv, 1}] == 50
-	})
+	w.proved(35, conv, 50)
 	_ = b.ws.Close()
 	b2 := w.connect(35)
 	a.chat(51, 35, 1, "live")

@@ -278,18 +278,18 @@ func (s *store) authorise(p *batchPlan) {
 			p.outcomes[i].err = im.E(im.KindForbidden, "not_a_member", nil)
 		case r.key.group():
 			m, in := c.members.byUser[sender]
-			silent := m.mutedUntilMS
+			var allMutedUntilMS int64
 			if m.role == roleMember {
-				silent = max(silent, c.MutedUntilMS)
+				allMutedUntilMS = c.MutedUntilMS
 			}
 			switch {
 			case !in || !c.Open:
 				p.outcomes[i].err = im.E(im.KindForbidden, "not_a_member", nil)
-			case c.MutedUntilMS > now && m.role == roleMember:
+			case allMutedUntilMS > now:
 				p.outcomes[i].err = im.E(im.KindForbidden, "group_muted", nil)
 			case m.mutedUntilMS > now:
 				p.outcomes[i].err = im.E(im.KindForbidden, "member_muted", nil)
-			case now-silent < refusalLasts.Milliseconds():
+			case now-max(allMutedUntilMS, m.mutedUntilMS) < refusalLasts.Milliseconds():
 				p.refusedLately = true
 			}
 		case c == nil || !c.Open:

@@ -38,9 +38,6 @@ func (s *Server) ListSessions(ctx context.Context, req *logicv1.ListSessionsRequ
 	if !user.Valid() {
 		return nil, im.E(im.KindUnauthorized, "sender_missing", nil)
 	}
-	if err := s.store.showAgain(ctx, user); err != nil {
-		return nil, failed(err)
-	}
 	rows, err := s.store.sessionsOf(ctx, user)
 	if err != nil {
 		return nil, failed(err)
@@ -63,6 +60,9 @@ func (s *Server) ListSessions(ctx context.Context, req *logicv1.ListSessionsRequ
 		if rows, err = s.store.sessionsOf(ctx, user); err != nil {
 			return nil, failed(err)
 		}
+	}
+	if err := s.store.showAgain(ctx, user, rows); err != nil {
+		return nil, failed(err)
 	}
 	rows = slices.DeleteFunc(rows, func(r sessionRow) bool { return r.Hidden })
 	sessions, err := s.describe(ctx, user, rows)
@@ -177,7 +177,7 @@ func (s *Server) DeleteSession(ctx context.Context, req *logicv1.DeleteSessionRe
 		const stays = `(kind = ? OR kind = ? AND target_id = ?)`
 		args := []any{req.GetSessionId(), req.GetUserId(), int64(im.Group), int64(im.Private), int64(im.BotID)}
 		if _, err := tx.ExecContext(ctx, `UPDATE sessions SET hidden = 1, pinned = 0, pinned_at_ms = 0, note = '',
-			hidden_seq = IF(kind = 2, COALESCE((SELECT c.last_seq FROM conversations c WHERE c.id = target_id), 0), 0) WHERE id = ? AND owner_id = ? AND `+stays, args...); err != nil {
+			hidden_seq = COALESCE((SELECT c.last_seq FROM conversations c WHERE c.id = target_id), 0) WHERE id = ? AND owner_id = ? AND `+stays, args...); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE id = ? AND owner_id = ? AND NOT `+stays, args...)
@@ -189,10 +189,13 @@ func (s *Server) DeleteSession(ctx context.Context, req *logicv1.DeleteSessionRe
 	return &logicv1.DeleteSessionResponse{}, nil
 }
 
-// showAgain makes the hidden sessions of a user visible again that are with groups in
-// which something was said since. Private ones were deleted, and are made anew by the
-// client that shows the message.
-func (s *store) showAgain(ctx context.Context, user im.UserID) error {
+// showAgain makes those of a user's sessions visible again that are with groups in
+// which something was said since they were hidden. Private ones were deleted, and are
+// made anew by the client that shows the message.
+func (s *store) showAgain(ctx context.Context, user im.UserID, rows []sessionRow) error {
+	if !slices.ContainsFunc(rows, func(r sessionRow) bool { return r.Hidden && r.Kind == im.Group }) {
+		return nil
+	}
 	var back []int64
 	if err := s.db.SelectContext(ctx, &back, `SELECT s.id FROM sessions s JOIN conversations c ON c.id = s.target_id
 		WHERE s.owner_id = ? AND s.kind = ? AND s.hidden = 1 AND c.last_seq > s.hidden_seq`, int64(user), int64(im.Group)); err != nil {
@@ -202,6 +205,9 @@ func (s *store) showAgain(ctx context.Context, user im.UserID) error {
 		if _, err := s.db.ExecContext(ctx, `UPDATE sessions SET hidden = 0 WHERE id IN (`+placeholders(len(page))+`)`, anys(page)...); err != nil {
 			return fmt.Errorf("show sessions: %w", err)
 		}
+	}
+	for i := range rows {
+		rows[i].Hidden = rows[i].Hidden && !slices.Contains(back, rows[i].ID)
 	}
 	return nil
 }
