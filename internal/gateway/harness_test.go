@@ -189,7 +189,7 @@ func (w *world) proved(user, conv, seq int64) {
 	w.eventually("proved", func() bool {
 		w.store.mu.Lock()
 		defer w.store.mu.Unlock()
-		return int64(w.store.delivered[fakeCursor{user, conv, 1}]) == seq
+		return w.store.delivered[fakeCursor{user, conv, 1}] == seq
 	})
 }
 
