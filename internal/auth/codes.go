@@ -53,22 +53,31 @@ func (c *codes) put(ctx context.Context, purpose, who string, mac []byte) error 
 	return err
 }
 
+// spentCode is a code that was right, and how long it would have been good for.
+type spentCode struct {
+	purpose, who string
+	mac          []byte
+	left         time.Duration
+}
+
 // spend reports whether mac is the code of who, which is then gone, or that who is
 // held. A wrong one counts; the code is gone after too many. No code matches
 // nothing, and guessing at none costs nothing.
-func (c *codes) spend(ctx context.Context, purpose, who string, mac []byte) (ok bool, held time.Duration, err error) {
+func (c *codes) spend(ctx context.Context, purpose, who string, mac []byte) (spent spentCode, ok bool, held time.Duration, err error) {
 	n, err := spendScript.Run(ctx, c.rdb, []string{codeKey(purpose, who), wrongKey(purpose, who)},
 		c.cfg.TriesPerDay, mac, c.cfg.Tries, wrongCodeMemory.Milliseconds()).Int64()
-	return n == codeRight, max(0, time.Duration(n)) * time.Millisecond, err
+	ms := time.Duration(n) * time.Millisecond
+	if n < 0 {
+		return spentCode{purpose, who, mac, -ms}, true, 0, err
+	}
+	return spentCode{}, false, ms, err
 }
 
-func (c *codes) drop(ctx context.Context, purpose, who string) {
-	_ = c.rdb.Del(ctx, codeKey(purpose, who)).Err() // it expires by itself
+// restore makes a spent code good again for the rest of its time, unless there is
+// a newer one.
+func (c *codes) restore(ctx context.Context, s spentCode) error {
+	return restoreScript.Run(ctx, c.rdb, []string{codeKey(s.purpose, s.who)}, s.mac, s.left.Milliseconds()).Err()
 }
-
-// codeRight is what spendScript returns for a right code; for a wrong one it
-// returns 0, and if who is held, for how many ms.
-const codeRight = -1
 
 // heldLua returns the ms that KEYS[#KEYS] is held. ARGV[1]: wrong codes in a day.
 const heldLua = `
@@ -80,20 +89,31 @@ end
 
 var heldScript = redis.NewScript(heldLua + `return 0`)
 
+// spendScript returns for a right code minus the ms that it would have been good
+// for, for a wrong one 0, and if who is held, for how many ms.
 var spendScript = redis.NewScript(heldLua + `
 local mac = redis.call('HGET', KEYS[1], 'mac')
 if not mac then
   return 0
 end
 if mac == ARGV[2] then
+  local left = redis.call('PTTL', KEYS[1])
   redis.call('DEL', KEYS[1])
-  return -1
+  return -math.max(1, left)
 end
 if redis.call('INCR', wrong) == 1 then
   redis.call('PEXPIRE', wrong, ARGV[4])
 end
 if redis.call('HINCRBY', KEYS[1], 'tries', 1) >= tonumber(ARGV[3]) then
   redis.call('DEL', KEYS[1])
+end
+return 0
+`)
+
+var restoreScript = redis.NewScript(`
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('HSET', KEYS[1], 'mac', ARGV[1], 'tries', 0)
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
 end
 return 0
 `)
@@ -175,34 +195,42 @@ func (s *Server) mailCode(ctx context.Context, purpose, email, who string) error
 	if err := s.codes.put(ctx, purpose, who, s.codeMAC(purpose, email, code)); err != nil {
 		return im.E(im.KindUnavailable, "service_unavailable", err)
 	}
-	if err := s.mailer.sendCode(ctx, email, purpose, code, s.cfg.Codes.TTL); err != nil {
-		s.codes.drop(context.WithoutCancel(ctx), purpose, who)
-		return err
-	}
-	return nil
+	// The code stays if that fails: who gets the mail all the same can use it.
+	return s.mailer.sendCode(ctx, email, purpose, code, s.cfg.Codes.TTL)
 }
 
 // spendCode uses a code up; the error is code_wrong for a wrong, used, expired
 // or unknown one alike. After too many wrong ones none is looked at. In debug mode
 // every code of the right length will do.
-func (s *Server) spendCode(ctx context.Context, email string, p authv1.CodePurpose, code string) error {
+func (s *Server) spendCode(ctx context.Context, email string, p authv1.CodePurpose, code string) (spentCode, error) {
 	wrong := im.E(im.KindInvalid, "code_wrong", nil)
 	if !utf8.ValidString(code) || utf8.RuneCountInString(code) != codeLen {
-		return wrong
+		return spentCode{}, wrong
 	}
 	if s.cfg.Mode == ModeDebug {
-		return nil
+		return spentCode{}, nil
 	}
 	purpose := purposeName(p)
-	ok, held, err := s.codes.spend(ctx, purpose, s.pseudonym(email), s.codeMAC(purpose, email, code))
+	spent, ok, held, err := s.codes.spend(ctx, purpose, s.pseudonym(email), s.codeMAC(purpose, email, code))
 	switch {
 	case err != nil:
-		return im.E(im.KindUnavailable, "service_unavailable", err)
+		return spentCode{}, im.E(im.KindUnavailable, "service_unavailable", err)
 	case held > 0:
 		s.log.LogAttrs(ctx, slog.LevelWarn, "e-mail codes held", slog.String("purpose", purpose), slog.Duration("wait", held))
-		return tooOften("auth_too_often", held)
+		return spentCode{}, tooOften("auth_too_often", held)
 	case !ok:
-		return wrong
+		return spentCode{}, wrong
 	}
-	return nil
+	return spent, nil
+}
+
+// unspend gives a code back if what it was spent on failed, with err, and was
+// certainly not done: whoever is told to try again could not otherwise.
+func (s *Server) unspend(ctx context.Context, spent spentCode, err error) {
+	if err == nil || im.KindOf(err) == im.KindUnknown || spent.left == 0 {
+		return
+	}
+	if err := s.codes.restore(context.WithoutCancel(ctx), spent); err != nil {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "e-mail code not given back", slog.String("purpose", spent.purpose), slog.Any("err", err))
+	}
 }

@@ -60,7 +60,7 @@ func TestDefect27_ParallelGuessesStopAtFive(t *testing.T) {
 	for w := range 8 {
 		wg.Go(func() {
 			for i := range 100 {
-				ok, _, err := e.codes.spend(context.Background(), purpose, who, e.codeMAC(purpose, "a@example.com", fmt.Sprintf("x%d%d", w, i)))
+				_, ok, _, err := e.codes.spend(context.Background(), purpose, who, e.codeMAC(purpose, "a@example.com", fmt.Sprintf("x%d%d", w, i)))
 				if ok || err != nil {
 					t.Errorf("ok %v, err %v", ok, err)
 				}
@@ -92,11 +92,11 @@ func TestDefect27_MissingCodeMatchesNothing(t *testing.T) {
 	for _, code := range []string{"", "0000", "null", "    ", "\x00\x00\x00\x00", "12345", "1", "零一二三"} {
 		requireReason(t, "code_wrong", e.tryCode("a@example.com", code), "%q", code)
 	}
-	ok, _, err := e.codes.spend(t.Context(), "register", e.pseudonym("a@example.com"), nil)
+	_, ok, _, err := e.codes.spend(t.Context(), "register", e.pseudonym("a@example.com"), nil)
 	require.NoError(t, err)
 	require.False(t, ok)
 	e.ask("a@example.com", forRegister)
-	ok, _, err = e.codes.spend(t.Context(), "register", e.pseudonym("a@example.com"), nil)
+	_, ok, _, err = e.codes.spend(t.Context(), "register", e.pseudonym("a@example.com"), nil)
 	require.NoError(t, err)
 	require.False(t, ok, "the empty MAC is not the code either")
 }
@@ -213,7 +213,7 @@ func TestDefect27_TenWrongCodesHoldAnAddressForADay(t *testing.T) {
 	require.NoError(t, err)
 	requireReason(t, "auth_too_often", reset("1234"), "the success of another gives nobody new tries")
 	require.NoError(t, e.codes.put(t.Context(), "register", who, e.codeMAC("register", victim, "1234")))
-	ok, _, err := e.codes.spend(t.Context(), "register", who, e.codeMAC("register", victim, "1234"))
+	_, ok, _, err := e.codes.spend(t.Context(), "register", who, e.codeMAC("register", victim, "1234"))
 	require.NoError(t, err)
 	require.True(t, ok, "another purpose")
 
@@ -290,9 +290,6 @@ func TestSendEmailCode_MailFails(t *testing.T) {
 	e.mails.err = mailNotSent(errors.New("550 no"))
 	_, err := e.SendEmailCode(t.Context(), &authv1.SendEmailCodeRequest{Email: "a@example.com", Purpose: forRegister})
 	requireReason(t, "mail_not_sent", err)
-	n, err := e.rdb.Exists(t.Context(), codeKey("register", e.pseudonym("a@example.com"))).Result()
-	require.NoError(t, err)
-	require.Zero(t, n, "a code nobody got is gone")
 	e.mails.err = nil
 	e.ask("a@example.com", forRegister) // at once: nothing had arrived
 }
@@ -303,4 +300,46 @@ func TestRegister_TakenNameDoesNotSpendTheCode(t *testing.T) {
 	_, err := e.Register(t.Context(), &authv1.RegisterRequest{Email: "a@example.com", Name: "机器人", Password: goodPassword, Code: code})
 	requireReason(t, "name_taken", err)
 	require.NoError(t, e.tryCode("a@example.com", code))
+}
+
+// A code is one use, and what was refused as not done was none.
+func TestDefect27_ACodeIsGivenBackIfNothingWasDone(t *testing.T) {
+	e := newEnv(t)
+	require.NoError(t, e.tryCode("a@example.com", e.ask("a@example.com", forRegister)))
+	e.forgetPause("a@example.com")
+	code := e.ask("a@example.com", forReset)
+	reset := func(wait time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), wait)
+		defer cancel()
+		_, err := e.ResetPassword(ctx, &authv1.ResetPasswordRequest{Email: "a@example.com", Code: code, Password: "another password"})
+		return err
+	}
+	key := codeKey("reset", e.pseudonym("a@example.com"))
+	before, err := e.rdb.PTTL(t.Context(), key).Result()
+	require.NoError(t, err)
+
+	tx, err := e.db.Beginx() // somebody holds the user's row
+	require.NoError(t, err)
+	_, err = tx.Exec("UPDATE users SET bio = 'held' WHERE email = 'a@example.com'")
+	require.NoError(t, err)
+	requireReason(t, "service_unavailable", reset(500*time.Millisecond))
+	require.NoError(t, tx.Rollback())
+
+	after, err := e.rdb.PTTL(t.Context(), key).Result()
+	require.NoError(t, err)
+	require.Positive(t, after)
+	require.LessOrEqual(t, after, before, "it ends when it would have ended")
+	require.NoError(t, reset(10*time.Second))
+	requireReason(t, "code_wrong", reset(10*time.Second))
+}
+
+// A newer code is not replaced by one that is given back.
+func TestDefect27_ACodeGivenBackReplacesNone(t *testing.T) {
+	e := newEnv(t)
+	e.ask("a@example.com", forRegister)
+	who := e.pseudonym("a@example.com")
+	require.NoError(t, e.codes.restore(t.Context(), spentCode{"register", who, []byte("older"), time.Minute}))
+	_, ok, _, err := e.codes.spend(t.Context(), "register", who, []byte("older"))
+	require.NoError(t, err)
+	require.False(t, ok)
 }

@@ -150,7 +150,15 @@ func (s store) announceKey(ctx context.Context, k signingKey) error {
 
 func (s store) dropKeysBut(ctx context.Context, kid string) error {
 	return s.inSetup(ctx, func(tx *sqlx.Tx) error {
-		_, err := tx.ExecContext(ctx, "DELETE FROM signing_keys WHERE kid <> ?", kid)
+		keys, err := selectKeys(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(keys, func(k signingKey) bool { return k.Kid == kid }) {
+			return fmt.Errorf("auth: somebody else replaced the keys meanwhile, and key %s with them: "+
+				"if that was after the leak, all is well; if not, replace again", kid)
+		}
+		_, err = tx.ExecContext(ctx, "DELETE FROM signing_keys WHERE kid <> ?", kid)
 		return err
 	})
 }

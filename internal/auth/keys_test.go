@@ -115,3 +115,15 @@ func TestG16_ReplacedKeysEndOldTokensOnly(t *testing.T) {
 	require.NoError(t, err)
 	b.mustVerify(fresh.GetAccessToken())
 }
+
+// Of two who replace the keys at once one is told that his are gone, and a key stays.
+func TestReplaceKeys_NeverDropsTheLastKey(t *testing.T) {
+	e := newEnv(t)
+	first, second := newKey(time.Now()), newKey(time.Now())
+	require.NoError(t, e.store.announceKey(t.Context(), first))
+	require.NoError(t, e.store.announceKey(t.Context(), second))
+	require.NoError(t, e.store.dropKeysBut(t.Context(), first.Kid))
+	require.ErrorContains(t, e.store.dropKeysBut(t.Context(), second.Kid), "replace again")
+	require.NoError(t, e.keys.reload(t.Context()))
+	require.Equal(t, []string{first.Kid}, e.kids())
+}

@@ -34,11 +34,26 @@ func (s *Server) login(ctx context.Context, rawEmail, rawPassword, peer string) 
 	if err != nil {
 		return nil, loginFailed()
 	}
+	place := s.place(peer)
+	out, err := s.proveAndEnter(ctx, email, password, place)
+	if errors.Is(err, errHashChanged) { // by somebody who logged in at the same time, or a new password
+		out, err = s.proveAndEnter(ctx, email, password, place)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.log.LogAttrs(ctx, slog.LevelInfo, "logged in", slog.Int64("user_id", out.GetUser().GetId()), slog.String("method", "password"))
+	return out, nil
+}
+
+// errHashChanged: the hash that a password was proved by is not the user's any more.
+var errHashChanged = errors.New("auth: the password's hash has changed")
+
+func (s *Server) proveAndEnter(ctx context.Context, email, password string, place []byte) (*authv1.LoggedIn, error) {
 	a, err := s.store.accountByEmail(ctx, email)
 	if err != nil && !errors.Is(err, errNoRow) {
 		return nil, err
 	}
-	place := s.place(peer)
 	key, err := s.attemptsKey(ctx, email, a.ID, place)
 	if err != nil {
 		return nil, err
@@ -47,13 +62,8 @@ func (s *Server) login(ctx context.Context, rawEmail, rawPassword, peer string) 
 	if err != nil {
 		return nil, err
 	}
-	out, err := s.enter(ctx, a.ID, a.Password, rehashed, place)
-	if err != nil {
-		return nil, err
-	}
-	s.limits.forgive(ctx, key)
-	s.log.LogAttrs(ctx, slog.LevelInfo, "logged in", slog.Int64("user_id", int64(a.ID)), slog.String("method", "password"))
-	return out, nil
+	s.limits.forgive(ctx, key) // whether he can come in or not: the password was right
+	return s.enter(ctx, a.ID, a.Password, rehashed, place)
 }
 
 // prove checks the password of a, which has no id if the e-mail is unknown; key is
@@ -81,8 +91,8 @@ func (s *Server) prove(ctx context.Context, key string, a account, password stri
 }
 
 // enter begins a login session of a user who proved the password that hashes to
-// proved at a place, unless it has been changed since. rehashed, if any, replaces
-// the hash.
+// proved at a place; errHashChanged if that has been changed since. rehashed, if
+// any, replaces the hash.
 func (s *Server) enter(ctx context.Context, user im.UserID, proved, rehashed string, place []byte) (*authv1.LoggedIn, error) {
 	var a account
 	var g grant
@@ -92,7 +102,7 @@ func (s *Server) enter(ctx context.Context, user im.UserID, proved, rehashed str
 			return err
 		}
 		if a.Password != proved {
-			return loginFailed()
+			return im.E(im.KindForbidden, "login_failed", errHashChanged)
 		}
 		if err := rememberPlace(ctx, tx, user, place); err != nil {
 			return err
@@ -111,7 +121,7 @@ func (s *Server) enter(ctx context.Context, user im.UserID, proved, rehashed str
 	return s.answer(a, g)
 }
 
-func (s *Server) register(ctx context.Context, in *authv1.RegisterRequest) (account, error) {
+func (s *Server) register(ctx context.Context, in *authv1.RegisterRequest) (a account, err error) {
 	if err := s.limitPeer(ctx, "login", in.GetPeerIp(), s.cfg.Limits.LoginsPerMinute, time.Minute); err != nil {
 		return account{}, err
 	}
@@ -131,15 +141,16 @@ func (s *Server) register(ctx context.Context, in *authv1.RegisterRequest) (acco
 	if err := s.checkFree(ctx, email, nameKey(name)); err != nil {
 		return account{}, err
 	}
-	hash, err := s.spendForHash(ctx, email, authv1.CodePurpose_CODE_PURPOSE_REGISTER, in.GetCode(), password)
+	hash, spent, err := s.spendForHash(ctx, email, authv1.CodePurpose_CODE_PURPOSE_REGISTER, in.GetCode(), password)
 	if err != nil {
 		return account{}, err
 	}
+	defer func() { s.unspend(ctx, spent, err) }()
 	id, err := s.ids.take(ctx)
 	if err != nil {
 		return account{}, err
 	}
-	a := account{
+	a = account{
 		ID: id, Name: name, NameKey: nameKey(name), Email: sql.NullString{String: email, Valid: true}, Password: hash,
 		Avatar: generatedAvatar(id), ClientType: clientWeb,
 	}
@@ -188,7 +199,7 @@ func (s *Server) checkFree(ctx context.Context, email, key string) error {
 	return nil
 }
 
-func (s *Server) resetPassword(ctx context.Context, in *authv1.ResetPasswordRequest) error {
+func (s *Server) resetPassword(ctx context.Context, in *authv1.ResetPasswordRequest) (err error) {
 	if err := s.limitPeer(ctx, "login", in.GetPeerIp(), s.cfg.Limits.LoginsPerMinute, time.Minute); err != nil {
 		return err
 	}
@@ -200,10 +211,11 @@ func (s *Server) resetPassword(ctx context.Context, in *authv1.ResetPasswordRequ
 	if err != nil {
 		return im.E(im.KindInvalid, "password_invalid", err)
 	}
-	hash, err := s.spendForHash(ctx, email, authv1.CodePurpose_CODE_PURPOSE_RESET, in.GetCode(), password)
+	hash, spent, err := s.spendForHash(ctx, email, authv1.CodePurpose_CODE_PURPOSE_RESET, in.GetCode(), password)
 	if err != nil {
 		return err
 	}
+	defer func() { s.unspend(ctx, spent, err) }()
 	found, err := s.store.accountByEmail(ctx, email)
 	if errors.Is(err, errNoRow) || (err == nil && found.Bot) {
 		return im.E(im.KindNotFound, "email_unknown", nil)
@@ -241,14 +253,15 @@ func (s *Server) resetPassword(ctx context.Context, in *authv1.ResetPasswordRequ
 
 // spendForHash spends an e-mail code on the hash of a new password. It has the
 // slot for hashing before it spends the code, which is good for one use only.
-func (s *Server) spendForHash(ctx context.Context, email string, purpose authv1.CodePurpose, code, password string) (string, error) {
+func (s *Server) spendForHash(ctx context.Context, email string, purpose authv1.CodePurpose, code, password string) (string, spentCode, error) {
 	release, err := s.hasher.acquire(ctx)
 	if err != nil {
-		return "", err
+		return "", spentCode{}, err
 	}
 	defer release()
-	if err := s.spendCode(ctx, email, purpose, code); err != nil {
-		return "", err
+	spent, err := s.spendCode(ctx, email, purpose, code)
+	if err != nil {
+		return "", spentCode{}, err
 	}
-	return s.hasher.encode(password), nil
+	return s.hasher.encode(password), spent, nil
 }

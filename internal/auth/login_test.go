@@ -115,6 +115,34 @@ func TestPassword_HashIsReplacedAtLogin(t *testing.T) {
 	e.mustLogin(u.GetEmail())
 }
 
+// Of two who log in at once only one stores the new hash; both knew the password.
+func TestPassword_TwoMayReplaceTheHashAtOnce(t *testing.T) {
+	e := newEnv(t, debugMode, fullHashes)
+	u := e.newUser()
+	weak := "$argon2id$v=19$m=8192,t=1,p=1$" + "c2FsdHNhbHRzYWx0c2FsdA" + "$" + argonOf(goodPassword, "saltsaltsaltsalt", 8192, 1)
+	_, err := e.db.Exec("UPDATE users SET password = ? WHERE id = ?", weak, u.GetId())
+	require.NoError(t, err)
+	tx, err := e.db.Beginx() // both have proved the old hash when the row becomes free
+	require.NoError(t, err)
+	_, err = tx.Exec("UPDATE users SET bio = 'held' WHERE id = ?", u.GetId())
+	require.NoError(t, err)
+	results := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := e.Login(t.Context(), &authv1.LoginRequest{Email: u.GetEmail(), Password: goodPassword})
+			results <- err
+		}()
+	}
+	require.Eventually(t, func() bool {
+		var waiting int
+		return e.db.Get(&waiting, "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() AND info LIKE '%FROM users%FOR UPDATE'") == nil &&
+			waiting == 2
+	}, 10*time.Second, 20*time.Millisecond)
+	require.NoError(t, tx.Rollback())
+	require.NoError(t, <-results)
+	require.NoError(t, <-results)
+}
+
 // Defect 24: every registered user was marked as a bot.
 func TestDefect24_RegisteredUsersAreNoBots(t *testing.T) {
 	e := newEnv(t, debugMode)
@@ -242,6 +270,25 @@ func TestDefect28_WrongPasswordsLockTheAccountForGrowingPauses(t *testing.T) {
 	}
 	_, err = e.Login(t.Context(), &authv1.LoginRequest{Email: "nobody@example.com", Password: "wrong password"})
 	wait(err)
+}
+
+// While nobody can come in, a right password is no guess: whoever tries again and
+// again is not kept out when the database is back.
+func TestDefect28_ARightPasswordIsNeverCounted(t *testing.T) {
+	e := newEnv(t, debugMode)
+	u := e.newUser()
+	tx, err := e.db.Beginx()
+	require.NoError(t, err)
+	_, err = tx.Exec("UPDATE users SET bio = 'held' WHERE id = ?", u.GetId())
+	require.NoError(t, err)
+	for range e.cfg.Limits.FreeAttempts + 1 {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		_, err := e.Login(ctx, &authv1.LoginRequest{Email: u.GetEmail(), Password: goodPassword})
+		cancel()
+		requireReason(t, "service_unavailable", err)
+	}
+	require.NoError(t, tx.Rollback())
+	e.mustLogin(u.GetEmail())
 }
 
 // Who guesses the password of another locks him out nowhere he has registered,

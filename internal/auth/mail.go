@@ -105,7 +105,8 @@ func (m *smtpMailer) sendCode(ctx context.Context, to, purpose, code string, ttl
 	if err != nil {
 		return mailNotSent(err)
 	}
-	if err := c.DialAndSendWithContext(ctx, msg); err != nil {
+	// A server that has taken the mail may still fail at what comes after it.
+	if err := c.DialAndSendWithContext(ctx, msg); err != nil && !msg.IsDelivered() {
 		return mailNotSent(err)
 	}
 	return nil

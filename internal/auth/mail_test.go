@@ -24,15 +24,19 @@ type smtpServer struct {
 	ln    net.Listener
 	greet string
 	rcpt  string // answer to RCPT TO
+	curt  bool   // hangs up when it has taken a mail
 	mu    sync.Mutex
 	mails []string
 	wg    sync.WaitGroup
 }
 
-func newSMTPServer(t *testing.T, greet, rcpt string) *smtpServer {
+func newSMTPServer(t *testing.T, greet, rcpt string, change ...func(*smtpServer)) *smtpServer {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	s := &smtpServer{ln: ln, greet: greet, rcpt: rcpt}
+	for _, f := range change {
+		f(s)
+	}
 	s.wg.Go(func() {
 		for {
 			c, err := ln.Accept()
@@ -85,6 +89,9 @@ func (s *smtpServer) serve(c net.Conn) {
 			s.mails = append(s.mails, strings.Join(envelope, "\n")+"\n"+body.String())
 			s.mu.Unlock()
 			say("250 kept")
+			if s.curt {
+				return
+			}
 		case "QUIT":
 			say("221 bye")
 			return
@@ -133,6 +140,15 @@ func TestSMTP_SendsTheCode(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(text), "您的验证码是 0427，5 分钟内有效")
 	require.Contains(t, string(text), "Your code is 0427. It is valid for 5 minutes.")
+}
+
+// The mail is there: whoever hears that it is not asks again, and types the wrong one.
+func TestSMTP_WhatIsTakenIsSentWhateverFollows(t *testing.T) {
+	s := newSMTPServer(t, "220 hello", "250 fine", func(s *smtpServer) { s.curt = true })
+	require.NoError(t, s.mailer(t).sendCode(t.Context(), "abc@example.com", "register", "0427", 5*time.Minute))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	require.Len(t, s.mails, 1)
 }
 
 func TestSMTP_Trouble(t *testing.T) {

@@ -56,9 +56,12 @@ func (s *Server) provider(name string) (*provider, error) {
 	if name == "" {
 		name = "github"
 	}
-	p, ok := s.providers[name]
-	if !ok {
+	p, known := s.providers[name]
+	switch {
+	case !known:
 		return nil, im.E(im.KindInvalid, "provider_invalid", nil)
+	case p == nil:
+		return nil, im.E(im.KindInvalid, "provider_off", nil)
 	}
 	return p, nil
 }

@@ -280,6 +280,11 @@ func TestDefect33_ProviderTrouble(t *testing.T) {
 		_, err = e.oauth(name, octocat)
 		requireReason(t, "provider_invalid", err, name)
 	}
+	e.providers["github"] = nil // as without a client id
+	_, err = e.oauth("github", octocat)
+	requireReason(t, "provider_off", err)
+	_, err = e.OAuthURL(t.Context(), &authv1.OAuthURLRequest{Provider: "github"})
+	requireReason(t, "provider_off", err)
 }
 
 func TestDefect33_StateIsCheckedAndWorksOnce(t *testing.T) {

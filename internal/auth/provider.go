@@ -28,11 +28,13 @@ type provider struct {
 	client *http.Client
 }
 
-// newProviders returns the providers that are configured, by name.
+// newProviders returns the providers there are, by name; nil for one that is not
+// configured.
 func newProviders(cfg OAuthConfig) map[string]*provider {
 	client := newProviderClient(cfg)
 	out := map[string]*provider{}
 	for name, c := range map[string]ProviderConfig{"github": cfg.GitHub, "gitee": cfg.Gitee} {
+		out[name] = nil
 		if c.ClientID != "" {
 			out[name] = &provider{name: name, cfg: c, client: client}
 		}

@@ -155,8 +155,12 @@ func lockAccount(ctx context.Context, tx *sqlx.Tx, id im.UserID) (account, error
 	return a, err
 }
 
+// searched bounds how many users of each prefix are compared by their last login.
+const searched = 1000
+
 // search returns up to limit users that are no bots, newest login first. query
-// "" finds everybody, else the e-mail or the folded name must begin with it.
+// "" finds everybody, else the e-mail or the folded name must begin with it; of
+// more than searched of a kind the alphabetically first are looked at.
 func (s store) search(ctx context.Context, query, key string, limit int) ([]account, error) {
 	const order = " ORDER BY last_login_at DESC, id DESC LIMIT ?"
 	var found []account
@@ -164,9 +168,11 @@ func (s store) search(ctx context.Context, query, key string, limit int) ([]acco
 	if query == "" {
 		err = s.db.SelectContext(ctx, &found, "SELECT "+accountColumns+" FROM users WHERE is_bot = 0"+order, limit)
 	} else {
-		err = s.db.SelectContext(ctx, &found, "SELECT "+accountColumns+
-			" FROM users WHERE (email LIKE ? ESCAPE '|' OR name_key LIKE ? ESCAPE '|') AND is_bot = 0"+order,
-			prefix(query), prefix(key), limit)
+		err = s.db.SelectContext(ctx, &found, "SELECT "+accountColumns+" FROM users JOIN ("+
+			"(SELECT id AS match_id FROM users WHERE email LIKE ? ESCAPE '|' ORDER BY email LIMIT ?) UNION "+
+			"(SELECT id FROM users WHERE name_key LIKE ? ESCAPE '|' ORDER BY name_key LIMIT ?)) matches ON id = match_id"+
+			" WHERE is_bot = 0"+order,
+			prefix(query), searched, prefix(key), searched, limit)
 	}
 	return found, storeError(err)
 }

@@ -39,7 +39,7 @@ var elsewhere = map[string]string{
 	"friend_limit": limit, "friend_request_limit": limit, "friend_too_many_users": limit, "group_full": limit, "groups_joined_limit": limit, "groups_limit": limit, "groups_made_limit": limit, "groups_owned_limit": limit, "too_many_users": limit,
 	"group_password_too_often": limit, "body_too_slow": "takes half a minute", "file_too_large": "TestUpload_TooLargeIsAnAnswer",
 
-	"code_wrong": "debug mode takes any code", "account_banned": "TestG16_BanEndsEveryLoginAndAllowsNoOther", "oauth_failed": atProvider, "oauth_redirect_invalid": atProvider, "oauth_state_invalid": atProvider,
+	"code_wrong": "debug mode takes any code", "account_banned": "TestG16_BanEndsEveryLoginAndAllowsNoOther", "oauth_failed": atProvider, "oauth_redirect_invalid": atProvider, "oauth_state_invalid": atProvider, "provider_off": atProvider,
 
 	"frame_code_unknown": socketOnly, "frame_invalid": socketOnly, "frame_key_repeated": socketOnly, "receipt_invalid": socketOnly,
 	"sender_mismatch": socketOnly, "rate_limited": socketOnly, "displaced": socketOnly, "token_revoked": socketOnly, "ticket_invalid": socketOnly,
