@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 	_ "time/tzdata" // zones also where the system has none
 
@@ -197,9 +198,26 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	// Logic pushes to gateways it knows only, and counts who is on others as
+	// offline: so it goes on knowing this one until the last connection is closed.
+	var registration atomic.Pointer[discovery.Registration]
+	b.OnClose("registration", func(ctx context.Context) error {
+		if r := registration.Load(); r != nil {
+			return r.Deregister(ctx)
+		}
+		return nil
+	})
 	b.OnClose("drain", srv.Drain)
 	b.Go("announcement", func(ctx context.Context) error {
-		return announce(ctx, srv, consumer, registry, tel, id, addr)
+		r, err := announce(ctx, srv, consumer, registry, tel, id, addr)
+		if r == nil {
+			return err
+		}
+		registration.Store(r)
+		tel.SetReady(true)
+		<-ctx.Done()
+		tel.SetReady(false)
+		return nil
 	})
 	tel.Log.Info("gateway is up", "addr", addr)
 	return nil
@@ -295,29 +313,20 @@ func waitReady(ctx context.Context, srv *gateway.Server) bool {
 	return true
 }
 
-// announce makes the gateway known once it can work, and unknown when it stops.
+// announce makes the gateway known once it can work; nil if ctx ends before.
 func announce(
 	ctx context.Context, srv *gateway.Server, consumer *bus.Consumer, registry *discovery.Registry,
 	tel *telemetry.Telemetry, id im.GatewayID, addr string,
-) error {
+) (*discovery.Registration, error) {
 	if !waitReady(ctx, srv) {
-		return nil
+		return nil, nil //nolint:nilnil // told to stop
 	}
 	patience, cancel := context.WithTimeout(ctx, busPatience)
 	if err := consumer.WaitConnected(patience); err != nil && ctx.Err() == nil {
 		tel.Log.Warn("the bus is away; pushes come by comparing", "err", err)
 	}
 	cancel()
-	reg, err := registry.Register(ctx, "gateway", string(id), addr, nil)
-	if err != nil {
-		return err
-	}
-	tel.SetReady(true)
-	<-ctx.Done()
-	tel.SetReady(false)
-	stop, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	return reg.Deregister(stop)
+	return registry.Register(ctx, "gateway", string(id), addr, nil)
 }
 
 // describe looks up what a client is told for an error.

@@ -53,6 +53,8 @@ func TestConfigRefusesWhatCannotWork(t *testing.T) {
 		"bad origin":      {"IM_GATEWAY_ALLOWED_ORIGINS", "example.com"},
 		"negative outbox": {"IM_GATEWAY_OUTBOX_BYTES", "-1"},
 		"bad policy":      {"IM_GATEWAY_MULTI_DEVICE", "perhaps"},
+		"endless drain":   {"IM_GATEWAY_DRAIN_WINDOW", "60s"},
+		"bucket's host":   {"IM_UPLOAD_BUCKET", "file://data/uploads"},
 	}
 	for name, kv := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -52,4 +53,90 @@ func TestDrain_ClientsAreToldToComeBack(t *testing.T) {
 	require.Equal(t, 1012, closed.Code)
 	wg.Wait()
 	quiet(t, dial(t, a, 1, ""))
+}
+
+// Until its connection is closed a stopping gateway gets pushes as ever, and its
+// people are online: who is told to leave last has missed nothing meanwhile.
+func TestG8_ADrainingGatewayGetsPushes(t *testing.T) {
+	t.Cleanup(func() { healthy(t) })
+	a := newUser(t, 2)
+	others := newUsers(t, 1, 40)
+	ids := make([]int64, len(others))
+	for i, u := range others {
+		ids[i] = u.ID
+		befriend(t, a, u)
+	}
+	group, err := a.api.CreateGroup(soon(t), "draining", ids...)
+	require.NoError(t, err)
+	type seen struct {
+		seq int64     // the last one that was pushed
+		end time.Time // of the connection
+	}
+	got := make([]seen, len(others))
+	var wg sync.WaitGroup
+	for i, u := range others {
+		s := dial(t, u, 1, "")
+		wg.Go(func() {
+			for {
+				f, err := s.Read(30 * time.Second)
+				if err != nil {
+					got[i].end = time.Now()
+					return
+				}
+				if f.Code == imclient.CodeChat && f.To == group {
+					got[i].seq = f.Seq
+				}
+			}
+		})
+	}
+	sa := dial(t, a, 2, "")
+	var offline []time.Time // when somebody is told to be away
+	wg.Go(func() {
+		for {
+			f, err := sa.Read(30 * time.Second)
+			if err != nil {
+				return
+			}
+			if f.Code == imclient.CodeOffline {
+				offline = append(offline, time.Now())
+			}
+		}
+	})
+	time.Sleep(11 * time.Second) // logic takes every route on trust for ten seconds
+
+	stopped := make(chan error, 1)
+	go func() { stopped <- system.Process("gateway-1").Restart(slowly(t)) }()
+	type sent struct {
+		seq int64
+		at  time.Time // of the answer
+	}
+	var all []sent
+	for done := false; !done; time.Sleep(20 * time.Millisecond) {
+		r, err := a.api.Send(soon(t), &imclient.Outgoing{ClientID: int64(len(all) + 1), Channel: imclient.Group, To: group, Text: "x"})
+		require.NoError(t, err)
+		all = append(all, sent{r.Seq, time.Now()})
+		select {
+		case err := <-stopped:
+			require.NoError(t, err)
+			done = true
+		default:
+		}
+	}
+	sa.Cut()
+	wg.Wait()
+	first := slices.MinFunc(got, func(a, b seen) int { return a.end.Compare(b.end) }).end
+	for _, at := range offline {
+		require.True(t, at.After(first), "told to be offline while all are connected")
+	}
+	judged := 0
+	for i, g := range got {
+		for _, m := range all {
+			if g.end.Sub(m.at) > 300*time.Millisecond {
+				judged++
+				require.GreaterOrEqual(t, g.seq, m.seq, "connection %d ended %s after that was sent", i, g.end.Sub(m.at))
+			}
+		}
+	}
+	require.Positive(t, judged)
+	t.Logf("%d pushes judged", judged)
 }

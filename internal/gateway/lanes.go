@@ -190,6 +190,7 @@ func (l *lanes) submit(p *pendingSend) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.count >= maxPending || l.bytes+p.size > l.s.cfg.PendingBytes || l.count >= laneMost && l.floodedLocked(p.key) {
+		l.s.m.sends.WithLabelValues("refused").Inc()
 		e := im.E(im.KindExhausted, "overloaded", nil)
 		e.RetryAfter = time.Second
 		return e

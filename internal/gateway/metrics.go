@@ -64,7 +64,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 		limited:      counter("limited_frames_total", "Frames over the rate limit."),
 		refusals:     vec("refusals_total", "Frames answered with an error, by reason.", "reason"),
 		sends:        vec("sends_total", "Chat sends, by outcome: stored, refused, unknown.", "outcome"),
-		sendSeconds:  seconds("send_seconds", "From reading a chat frame to writing its ack."),
+		sendSeconds:  seconds("send_seconds", "From taking a send, by socket or HTTP, to knowing that it is stored."),
 		pushes:       counter("pushes_total", "Envelopes from the bus."),
 		badPushes:    counter("bad_pushes_total", "Bodies from the bus that were dropped."),
 		written:      counter("messages_written_total", "Chat messages queued for a connection."),
