@@ -79,8 +79,8 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	b.OnClose("discovery", func(context.Context) error { return registry.Close() })
 
 	// Opening or closing a conversation and taking ids may be repeated; telling
-	// somebody twice may not.
-	logic, err := rpc.Dial("im:///logic", registry, tel, rpc.WithTLS(cfg.RPC.TLS), rpc.WithRetry(
+	// somebody twice may not. A replica that is silent leaves time to ask another.
+	logic, err := rpc.Dial("im:///logic", registry, tel, rpc.WithTLS(cfg.RPC.TLS), rpc.WithTimeout(cfg.Friend.LogicPatience()), rpc.WithRetry(
 		logicv1.ConversationService_SetPrivate_FullMethodName,
 		logicv1.ConversationService_AllocateIDs_FullMethodName,
 	))

@@ -84,7 +84,7 @@ func ExternalFromEnv() External {
 // Limits of the steps of a start and a stop.
 const (
 	infraLimit   = 60 * time.Second
-	migrateLimit = 60 * time.Second
+	migrateLimit = 30 * time.Minute // a large table takes long to alter, and half a migration is worse
 	serviceLimit = 60 * time.Second
 
 	gatewayStop = 2 * time.Second

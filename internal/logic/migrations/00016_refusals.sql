@@ -1,7 +1,8 @@
 -- +goose Up
 -- What was refused lately, and on which connection: a copy of it that comes on another
--- one is not stored, though it may be allowed by then.
-CREATE TABLE refusals (
+-- one is not stored, though it may be allowed by then. Of two statements the first
+-- may be repeated, for a migration that is cut off between them.
+CREATE TABLE IF NOT EXISTS refusals (
     conversation_id BIGINT       NOT NULL,
     sender_id       BIGINT       NOT NULL,
     client_msg_id   BIGINT       NOT NULL,

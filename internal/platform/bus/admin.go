@@ -18,7 +18,8 @@ const adminLimit = 3 * time.Second
 // maxAnswer bounds what is read of one answer.
 const maxAnswer = 16 << 20
 
-var adminClient = &http.Client{Timeout: adminLimit}
+// adminClient uses no proxy: those of the environment are for the world outside.
+var adminClient = &http.Client{Timeout: adminLimit, Transport: &http.Transport{IdleConnTimeout: time.Minute}}
 
 // Topic is what an nsqd knows of a topic.
 type Topic struct {

@@ -436,4 +436,5 @@ func TestMigrate(t *testing.T) {
 
 	small := open(t, dsn, func(c *database.Config) { c.MaxOpen = 1 })
 	require.ErrorContains(t, database.Migrate(t.Context(), small, one, "migrations", table), "too small")
+	require.ErrorContains(t, database.CheckVersion(t.Context(), small, two, "migrations", table), "max_open is 1")
 }

@@ -55,6 +55,9 @@ func Migrate(ctx context.Context, db *sqlx.DB, fsys fs.FS, dir, versionTable str
 // engine whose row locks do not block. It changes nothing. A database that is
 // ahead is accepted: during a rolling restart the newer binary migrates first.
 func CheckVersion(ctx context.Context, db *sqlx.DB, fsys fs.FS, dir, versionTable string) error {
+	if n := db.Stats().MaxOpenConnections; n > 0 && n < 2 {
+		return errors.New("database: max_open is 1: two connections are the least that works")
+	}
 	p, err := provider(db, fsys, dir, versionTable)
 	if err != nil {
 		return err

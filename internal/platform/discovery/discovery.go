@@ -117,10 +117,13 @@ func Open(cfg Config, log *slog.Logger) (*Registry, error) {
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 3 * time.Second,
 		Logger:               zap.NewNop(), // it repeats what our own lines say
-		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: opLimit,
-		})},
+		DialOptions: []grpc.DialOption{
+			grpc.WithConnectParams(grpc.ConnectParams{
+				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+				MinConnectTimeout: opLimit,
+			}),
+			grpc.WithNoProxy(), // a proxy of the environment is for the world outside
+		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("discovery: %w", err)

@@ -219,6 +219,29 @@ func TestLostLeaseIsReplaced(t *testing.T) {
 	eventually(t, w, 2*time.Second, "1")
 }
 
+// Somebody cleans up: the key is gone, and the lease lives on.
+func TestG17_ADeletedKeyIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	endpoints := testkit.Etcd(t)
+	r := open(t, endpoints, 2*time.Second)
+	w := r.Watch("logic")
+	register(t, r, "1")
+	eventually(t, w, 5*time.Second, "1")
+	c := raw(t, endpoints)
+	before, err := c.Get(t.Context(), "/im/logic/1")
+	require.NoError(t, err)
+	_, err = c.Delete(t.Context(), "/im/", clientv3.WithPrefix())
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		after, err := c.Get(t.Context(), "/im/logic/1")
+		return err == nil && len(after.Kvs) == 1 && after.Kvs[0].Lease != before.Kvs[0].Lease
+	}, 10*time.Second, 50*time.Millisecond)
+	eventually(t, w, 5*time.Second, "1")
+	leases, err := c.Leases(t.Context())
+	require.NoError(t, err)
+	require.Len(t, leases.Leases, 1, "the old lease is given back")
+}
+
 func TestRubbishIsNotAnInstance(t *testing.T) {
 	endpoints := testkit.Etcd(t)
 	r := open(t, endpoints, 0)

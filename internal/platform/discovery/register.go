@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -68,7 +69,7 @@ func (g *Registration) keep(ctx context.Context, first chan<- struct{}) {
 	log := g.registry.log.With("key", g.key)
 	failed := false
 	for ctx.Err() == nil {
-		alive, err := g.announce(ctx)
+		lease, err := g.announce(ctx)
 		if err != nil {
 			if !failed && ctx.Err() == nil {
 				log.Warn("registration failed", "err", err)
@@ -83,19 +84,50 @@ func (g *Registration) keep(ctx context.Context, first chan<- struct{}) {
 			close(first)
 			first = nil
 		}
-		// The channel closes when the lease is lost or etcd was silent for
-		// longer than the lease lives.
-		for range alive {
-		}
+		why := g.hold(ctx, lease.alive)
+		lease.stop()
 		if ctx.Err() == nil {
-			log.Warn("lease lost")
+			log.Warn(why)
 			pause(ctx, retryEvery/2)
 		}
 	}
 }
 
+// hold returns why the instance has to be announced again, or when ctx ends.
+func (g *Registration) hold(ctx context.Context, alive <-chan *clientv3.LeaseKeepAliveResponse) string {
+	look := time.NewTicker(g.registry.cfg.LeaseTTL)
+	defer look.Stop()
+	for {
+		select {
+		case _, ok := <-alive:
+			if !ok { // lost, or etcd was silent for longer than it lives
+				return "lease lost"
+			}
+		case <-look.C:
+			if g.missing(ctx) {
+				return "key deleted by somebody"
+			}
+		}
+	}
+}
+
+// missing reports that the key is gone although the lease is not. A key under
+// another lease is that of a successor with the same id.
+func (g *Registration) missing(ctx context.Context) bool {
+	op, cancel := context.WithTimeout(ctx, opLimit)
+	defer cancel()
+	got, err := g.registry.client.Get(op, g.key, clientv3.WithCountOnly())
+	return err == nil && got.Count == 0
+}
+
+// heldLease is a lease that is kept alive until stop.
+type heldLease struct {
+	alive <-chan *clientv3.LeaseKeepAliveResponse
+	stop  func()
+}
+
 // announce takes a lease, puts the key under it and starts the keep-alive.
-func (g *Registration) announce(ctx context.Context) (<-chan *clientv3.LeaseKeepAliveResponse, error) {
+func (g *Registration) announce(ctx context.Context) (*heldLease, error) {
 	op, cancel := context.WithTimeout(ctx, opLimit)
 	defer cancel()
 	client := g.registry.client
@@ -114,11 +146,16 @@ func (g *Registration) announce(ctx context.Context) (<-chan *clientv3.LeaseKeep
 	if old != clientv3.NoLease {
 		g.revoke(ctx, old) // it may still live when only our view of etcd was lost; the key is not under it any more
 	}
-	alive, err := client.KeepAlive(ctx, grant.ID)
+	// A client keeps all its leases alive over one stream. Were it shared, the next
+	// lease would be lost on a member of etcd that hangs, as this one will be.
+	keeper := clientv3.NewLease(client)
+	stop := func() { _ = keeper.Close() } // of its streams; the lease is revoked or expires
+	alive, err := keeper.KeepAlive(ctx, grant.ID)
 	if err != nil {
+		stop()
 		return nil, fmt.Errorf("keep alive: %w", err)
 	}
-	return alive, nil
+	return &heldLease{alive, stop}, nil
 }
 
 // revoke gives a lease up as well as it can; otherwise it expires.

@@ -92,7 +92,8 @@ func Probe(ctx context.Context, addr string) error {
 	if err != nil {
 		return fmt.Errorf("telemetry: probe: %w", err)
 	}
-	res, err := http.DefaultClient.Do(req)
+	// No proxy: those of the environment are for the world outside.
+	res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
 	if err != nil {
 		return fmt.Errorf("telemetry: probe: %w", err)
 	}
