@@ -14,7 +14,8 @@ type Config struct {
 	// MaxFriends is how many friends a user may have. Accepts that race each
 	// other may pass it by the number of racers.
 	MaxFriends int `yaml:"max_friends"`
-	// ListLimit is how many friend requests, the newest ones, a user gets listed.
+	// ListLimit is how many friend requests, the newest ones, a user gets listed:
+	// so many that he made, that he got, and of these that wait for his answer.
 	ListLimit int `yaml:"list_limit"`
 	// LogicTimeout bounds one call that opens or closes a conversation.
 	LogicTimeout time.Duration `yaml:"logic_timeout"`
@@ -46,6 +47,10 @@ func def[T ~int | ~int64](v *T, d T) {
 		*v = d
 	}
 }
+
+// LogicPatience is how long a replica of logic may be silent within LogicTimeout
+// before another is asked.
+func (c Config) LogicPatience() time.Duration { return c.withDefaults().LogicTimeout / 3 }
 
 // Validate reports every value that cannot work.
 func (c Config) Validate() error {

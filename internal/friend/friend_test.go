@@ -592,7 +592,7 @@ func TestAnswerRequest_FriendLimit(t *testing.T) {
 }
 
 func TestLists(t *testing.T) {
-	s, _ := setup(t, Config{ListLimit: 3})
+	s, _ := setup(t, Config{ListLimit: 1})
 	befriend(t, s, 10, 11)
 	befriend(t, s, 12, 10)
 	befriend(t, s, 13, 14)
@@ -606,11 +606,17 @@ func TestLists(t *testing.T) {
 
 	reqs, err := s.ListRequests(t.Context(), &friendv1.ListRequestsRequest{UserId: 10})
 	require.NoError(t, err)
-	require.Len(t, reqs.GetRequests(), 3, "bounded, both directions")
+	require.Len(t, reqs.GetRequests(), 2, "bounded in each direction")
 	require.Equal(t, last, reqs.GetRequests()[0].GetId(), "newest first")
 	for _, r := range reqs.GetRequests() {
 		require.True(t, r.GetRequesterId() == 10 || r.GetRecipientId() == 10)
 	}
+	_, err = s.store.db.Exec("UPDATE friend_requests SET created_at = TIMESTAMPADD(DAY, -1, created_at) WHERE id = ?", last)
+	require.NoError(t, err)
+	reqs, err = s.ListRequests(t.Context(), &friendv1.ListRequestsRequest{UserId: 10})
+	require.NoError(t, err)
+	require.Len(t, reqs.GetRequests(), 3)
+	require.Equal(t, last, reqs.GetRequests()[2].GetId(), "what waits for an answer is there however old it is")
 	none, err := s.ListRequests(t.Context(), &friendv1.ListRequestsRequest{UserId: 99})
 	require.NoError(t, err)
 	require.Empty(t, none.GetRequests())
@@ -659,4 +665,13 @@ func TestRequestFriend_FrameLost_RequestStands(t *testing.T) {
 	reqs, err := s.ListRequests(t.Context(), &friendv1.ListRequestsRequest{UserId: 11})
 	require.NoError(t, err)
 	require.Equal(t, id, reqs.GetRequests()[0].GetId())
+}
+
+// The socket hands on what a person typed; the REST edge refuses blanks itself.
+func TestRequestFriend_WhiteSpaceIsNoText(t *testing.T) {
+	s, _ := setup(t, Config{})
+	for _, blank := range []string{" ", "\t\r\n", "\u00a0\u3000"} {
+		_, err := s.RequestFriend(t.Context(), &friendv1.RequestFriendRequest{Requester: profile(10), ToUserId: 12, Information: blank})
+		requireReason(t, "information_invalid", err)
+	}
 }

@@ -2,6 +2,7 @@ package friend
 
 import (
 	"context"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/jmoiron/sqlx"
@@ -17,14 +18,14 @@ const maxInformation = 255
 // ask makes a waiting request from the profile's user to another.
 func (s *Server) ask(ctx context.Context, from *pushv1.Profile, to im.UserID, information string) (request, error) {
 	user := im.UserID(from.GetId())
-	switch n := utf8.RuneCountInString(information); {
+	switch {
 	case !user.Valid() || !to.Valid():
 		return request{}, im.E(im.KindInvalid, "id_invalid", nil)
 	case user == to:
 		return request{}, im.E(im.KindInvalid, "friend_self", nil)
 	case user == im.BotID || to == im.BotID:
 		return request{}, im.E(im.KindInvalid, "friend_bot", nil)
-	case n == 0 || n > maxInformation || !utf8.ValidString(information):
+	case strings.TrimSpace(information) == "" || utf8.RuneCountInString(information) > maxInformation || !utf8.ValidString(information):
 		return request{}, im.E(im.KindInvalid, "information_invalid", nil)
 	}
 	ids, err := s.ids.take(ctx, 1)

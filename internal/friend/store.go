@@ -247,14 +247,17 @@ func (s store) confirmRequest(ctx context.Context, id int64) (bool, error) {
 	return n == 1, storeError(err)
 }
 
-// listRequests returns user's requests, both ways, newest first.
+// listRequests returns user's requests, newest first: the newest limit that he
+// made, the newest limit that he got, and of those that wait for his answer the
+// newest limit however old they are.
 func (s store) listRequests(ctx context.Context, user im.UserID, limit int) ([]request, error) {
+	const newest = ` ORDER BY created_at DESC, id DESC`
+	const from = `(SELECT ` + requestColumns + ` FROM friend_requests WHERE `
 	var out []request
-	err := s.db.SelectContext(ctx, &out,
-		`(SELECT `+requestColumns+` FROM friend_requests WHERE requester_id = ? ORDER BY created_at DESC, id DESC LIMIT ?)
-		 UNION ALL
-		 (SELECT `+requestColumns+` FROM friend_requests WHERE recipient_id = ? ORDER BY created_at DESC, id DESC LIMIT ?)
-		 ORDER BY created_at DESC, id DESC LIMIT ?`, user, limit, user, limit, limit)
+	err := s.db.SelectContext(ctx, &out, from+`requester_id = ?`+newest+` LIMIT ?) UNION `+
+		from+`recipient_id = ?`+newest+` LIMIT ?) UNION `+
+		from+`recipient_id = ? AND waiting = 1`+newest+` LIMIT ?)`+newest,
+		user, limit, user, limit, user, limit)
 	return out, storeError(err)
 }
 
