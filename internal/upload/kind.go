@@ -35,9 +35,12 @@ var byExtension = map[string]string{
 }
 
 // mediaType decides what a file is: by its bytes, by its name only when they do
-// not tell.
+// not tell. SVG goes by its name as soon as the bytes are text: a comment, a
+// DOCTYPE or a byte order mark before its root hides it from the detector.
 func mediaType(kind *mimetype.MIME, name string) string {
 	switch {
+	case path.Ext(name) == ".svg" && strings.HasPrefix(kind.String(), "text/"):
+		return "image/svg+xml"
 	case kind.Is("audio/x-wav"), kind.Is("audio/wav"), kind.Is("audio/wave"):
 		return "audio/wav"
 	case kind.Is("text/plain"), kind.Is("application/octet-stream"), kind.Is("application/ogg"): // the last holds sound or video

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -93,8 +95,30 @@ func (s *Store) Save(ctx context.Context, name string, src io.Reader, limit int6
 	if err := w.Close(); err != nil {
 		return File{}, fmt.Errorf("upload: finish: %w", noSpace(err))
 	}
+	if err := s.persist(f.Key); err != nil {
+		return File{}, fmt.Errorf("upload: persist: %w", noSpace(err))
+	}
 	sum.Sum(f.Sum[:0])
 	return f, nil
+}
+
+// persist makes a file in a directory survive a power cut, as the message that
+// links to it does: the bucket has renamed it, which says nothing of its bytes.
+func (s *Store) persist(key string) error {
+	if s.dir == "" {
+		return nil
+	}
+	path := filepath.Join(s.dir, key)
+	for _, name := range []string{path, path + ".attrs", s.dir} {
+		f, err := os.Open(name) //nolint:gosec // of a key that we made
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // noSpace makes an ErrFull of an error that says so: the disk is full, or the

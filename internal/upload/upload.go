@@ -31,12 +31,16 @@ func (c Config) Validate() error {
 	if c.Bucket == "" {
 		return errors.New("upload: bucket is empty: give a directory or an s3:// URL")
 	}
+	if u, err := url.Parse(c.Bucket); err == nil && u.Scheme == "file" && u.Host != "" {
+		return fmt.Errorf("upload: bucket %q names a host: give the directory alone, %s, or file:///absolute/path", c.Bucket, u.Host+u.Path)
+	}
 	return nil
 }
 
 // Store keeps files. Its methods may be called concurrently.
 type Store struct {
 	bucket *blob.Bucket
+	dir    string // of a bucket that is a directory, else ""
 }
 
 // New makes a Store of a bucket that is open, and closes it when it is closed.
@@ -48,29 +52,31 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	b, err := openBucket(ctx, cfg.Bucket, log)
+	b, dir, err := openBucket(ctx, cfg.Bucket, log)
 	if err != nil {
 		return nil, fmt.Errorf("upload: open bucket: %w", err)
 	}
-	return New(b), nil
+	return &Store{bucket: b, dir: dir}, nil
 }
 
-func openBucket(ctx context.Context, where string, log *slog.Logger) (*blob.Bucket, error) {
+// openBucket also returns the directory, if it is one.
+func openBucket(ctx context.Context, where string, log *slog.Logger) (b *blob.Bucket, dir string, err error) {
 	if strings.Contains(where, "://") && !strings.HasPrefix(where, "file://") {
-		return blob.OpenBucket(ctx, where)
+		b, err = blob.OpenBucket(ctx, where)
+		return b, "", err
 	}
-	dir := where
+	dir = where
 	if u, err := url.Parse(where); err == nil && u.Scheme == "file" {
 		dir = u.Path
 	}
 	// Temporary files beside the final ones: a rename across file systems
 	// would be a copy that a crash can cut in two.
-	b, err := fileblob.OpenBucket(dir, &fileblob.Options{CreateDir: true, NoTempDir: true})
+	b, err = fileblob.OpenBucket(dir, &fileblob.Options{CreateDir: true, NoTempDir: true})
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	removeParts(dir, log)
-	return b, nil
+	return b, dir, nil
 }
 
 // Close releases the bucket.

@@ -192,6 +192,11 @@ func TestMediaType(t *testing.T) {
 		"a.webp": {"RIFF\x00\x00\x00\x00WEBPVP8 ", "image/webp", true},
 		"a.mp3":  {"ID3\x03\x00\x00\x00", "audio/mpeg", true},
 		"a.svg":  {`<svg xmlns="http://www.w3.org/2000/svg"/>`, "image/svg+xml", false},
+		"b.svg":  {"<!-- c -->\n<svg xmlns=\"http://www.w3.org/2000/svg\"/>", "image/svg+xml", false},
+		"c.svg":  {`<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "svg11.dtd"><svg xmlns="http://www.w3.org/2000/svg"/>`, "image/svg+xml", false},
+		"d.svg":  {"\ufeff<?xml version=\"1.0\"?><svg xmlns=\"http://www.w3.org/2000/svg\"/>", "image/svg+xml", false},
+		"e.svg":  {"<html><script>alert(1)</script>", "image/svg+xml", false},
+		"f.svg":  {"%PDF-1.4", "application/pdf", false},
 		"b.png":  {`<svg xmlns="http://www.w3.org/2000/svg"/>`, "image/svg+xml", false},
 		"c.png":  {"GIF89a=1;alert(1)//", "image/gif", true}, // a picture to browsers: sniffing is off
 		"d.png":  {"%PDF-1.4", "application/pdf", false},
