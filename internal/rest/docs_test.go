@@ -3,6 +3,7 @@ package rest
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -94,6 +95,86 @@ func TestOpenAPI_FitsTheAnswers(t *testing.T) {
 		require.NoError(t, json.Unmarshal(raw, &body))
 		schema := op.Responses.Status(200).Value.Content["application/json"].Schema.Value
 		require.NoError(t, schema.VisitJSON(body, openapi3.EnableJSONSchema2020()), "%s: %s", where, file)
+	}
+}
+
+// Nothing is described for nobody.
+func TestOpenAPI_EverySchemaIsUsed(t *testing.T) {
+	raw, err := openAPI(public)
+	require.NoError(t, err)
+	for name := range loadDoc(t).Components.Schemas {
+		require.Contains(t, string(raw), `"$ref":"#/components/schemas/`+name+`"`)
+	}
+}
+
+// Swagger UI would send a list as one value else.
+func TestOpenAPI_FormsRepeatLists(t *testing.T) {
+	lists := 0
+	for path, item := range loadDoc(t).Paths.Map() {
+		for method, op := range item.Operations() {
+			if op.RequestBody == nil {
+				continue
+			}
+			for _, kind := range []string{"multipart/form-data", "application/x-www-form-urlencoded"} {
+				media := op.RequestBody.Value.Content[kind]
+				if media == nil {
+					continue
+				}
+				for name, p := range media.Schema.Value.Properties {
+					if !p.Value.Type.Is("array") || p.Value.Items.Value.Type.Is("object") { // those are one JSON text
+						continue
+					}
+					lists++
+					enc := media.Encoding[name]
+					require.NotNil(t, enc, "%s %s: %s of %s", method, path, name, kind)
+					require.Equal(t, "form", enc.Style)
+					require.NotNil(t, enc.Explode)
+					require.True(t, *enc.Explode)
+				}
+			}
+		}
+	}
+	require.Equal(t, 4, lists)
+}
+
+// The lengths of the schemas are those that the handlers hold.
+func TestOpenAPI_HasTheLengths(t *testing.T) {
+	doc, e := loadDoc(t), newEdge(t)
+	for _, c := range []struct{ where, field, reason string }{
+		{"POST /api/auth/registered", "password", "password_invalid"},
+		{"POST /api/auth/registered", "code", "code_invalid"},
+		{"POST /api/auth/resetPassword", "password", "password_invalid"},
+		{"POST /api/auth/resetPassword", "code", "code_invalid"},
+		{"PUT /api/sessions/{id}", "note", "note_too_long"},
+		{"POST /api/friends/record", "information", "information_invalid"},
+		{"POST /api/groups/store", "name", "group_name_invalid"},
+		{"POST /api/groups/store", "info", "group_info_invalid"},
+		{"POST /api/groups/store", "theme", "group_theme_missing"},
+		{"POST /api/groups/store", "password", "group_password_missing"},
+		{"PUT /api/groups/info/{id}", "name", "group_name_invalid"},
+		{"PUT /api/groups/info/{id}", "info", "group_info_invalid"},
+		{"PUT /api/groups/info/{id}", "announcement", "announcement_too_long"},
+		{"PUT /api/groups/{id}/announcement", "announcement", "announcement_too_long"},
+		{"POST /api/messages/video", "message", "information_invalid"},
+	} {
+		method, path, _ := strings.Cut(c.where, " ")
+		schema := doc.Paths.Value(path).GetOperation(method).RequestBody.Value.Content["application/json"].Schema.Value
+		reasonAt := func(length uint64) string {
+			body := maps.Clone(schema.Examples[0].(map[string]any)) //nolint:forcetypeassert // an object's example
+			body[c.field] = strings.Repeat("x", int(length))        //nolint:gosec // small
+			body["is_pwd"] = 1                                      // a group's password is read only then
+			raw, err := json.Marshal(body)
+			require.NoError(t, err)
+			return e.json(method, strings.ReplaceAll(path, "{id}", "24"), string(raw)).reason
+		}
+		text := schema.Properties[c.field].Value
+		require.NotNil(t, text.MaxLength, "%s: %s", c.where, c.field)
+		require.NotEqual(t, c.reason, reasonAt(*text.MaxLength), "%s: %s", c.where, c.field)
+		require.Equal(t, c.reason, reasonAt(*text.MaxLength+1), "%s: %s", c.where, c.field)
+		if text.MinLength > 0 {
+			require.NotEqual(t, c.reason, reasonAt(text.MinLength), "%s: %s", c.where, c.field)
+			require.Equal(t, c.reason, reasonAt(text.MinLength-1), "%s: %s", c.where, c.field)
+		}
 	}
 }
 

@@ -144,7 +144,7 @@ func TestUnknownRoutesAndMethods(t *testing.T) {
 			require.Equal(t, "*", r.Header().Get("Access-Control-Allow-Origin"))
 		}
 		for path, allow := range map[string]string{
-			"/api/auth/login": "OPTIONS, POST", "/api/groups/store": "OPTIONS, POST, DELETE", "/api/sessions/": "OPTIONS, GET, POST",
+			"/api/auth/login": "OPTIONS, POST", "/api/groups/store": "OPTIONS, POST", "/api/sessions/": "OPTIONS, GET, POST",
 			"/api/upload/file": "OPTIONS, POST", "/api/messages/private": "OPTIONS, POST",
 		} {
 			r := e.do(http.MethodPatch, path, nil, "Authorization", auth)
@@ -155,6 +155,23 @@ func TestUnknownRoutesAndMethods(t *testing.T) {
 		r := e.do(http.MethodGet, "/api/groups/store", nil, "Authorization", auth)
 		require.Equal(t, 405, r.status)
 	}
+}
+
+// A fixed path is no id of the route beside it.
+func TestUnknownMethods_OfFixedPaths(t *testing.T) {
+	e := newEdge(t)
+	for path, allow := range map[string]string{
+		"/api/friends/record": "OPTIONS, GET, POST, PUT", "/api/friends/userQuery": "OPTIONS, GET", "/api/groups/list/": "OPTIONS, GET",
+		"/api/groups/store": "OPTIONS, POST", "/api/groups/createOrRemoveUser": "OPTIONS, POST", "/api/friends/%72ecord": "OPTIONS, GET, POST, PUT",
+	} {
+		r := e.do(http.MethodDelete, path, nil)
+		e.refused(r, 405)
+		require.Equal(t, allow, r.Header().Get("Allow"), path)
+	}
+	r := e.do(http.MethodDelete, "/api/friends/records", nil)
+	e.refused(r, 1000)
+	require.Equal(t, "id_invalid", r.reason, "not a fixed path")
+	e.ok(e.do(http.MethodDelete, "/api/friends/35", nil))
 }
 
 func TestTrailingSlash_ServedDirectly(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 // routes is the whole HTTP surface in one place.
 func (a *api) routes() (http.Handler, error) {
 	r := chi.NewRouter()
-	r.Use(a.access, crossOrigin, harden, patience(a.Config.RequestTimeout), bothSpellings, middleware.GetHead)
+	r.Use(a.access, crossOrigin, harden, patience(a.Config.RequestTimeout), bothSpellings, middleware.GetHead, a.fixedFirst(r))
 	r.NotFound(a.notFound)
 	r.MethodNotAllowed(a.notAllowed(r))
 
@@ -96,18 +96,58 @@ func (a *api) notFound(w http.ResponseWriter, r *http.Request) {
 // notAllowed answers a known path with an unknown method and says which there are.
 func (a *api) notAllowed(routes chi.Routes) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		path := r.URL.Path
-		if p := chi.RouteContext(r.Context()).RoutePath; p != "" {
-			path = p
-		}
-		allow := []string{http.MethodOptions}
-		for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
-			if routes.Match(chi.NewRouteContext(), m, path) {
-				allow = append(allow, m)
-			}
-		}
-		w.Header().Set("Allow", strings.Join(allow, ", "))
+		methods, _ := methodsOf(routes, routedPath(r))
+		w.Header().Set("Allow", strings.Join(append([]string{http.MethodOptions}, methods...), ", "))
 		sink(w, r)
 		a.fail(w, r, im.E(im.KindInvalid, "method_not_allowed", nil))
 	}
+}
+
+// fixedFirst keeps a route with a parameter from taking the methods that a fixed
+// path beside it lacks: no friend has the id "record".
+func (a *api) fixedFirst(routes chi.Routes) func(http.Handler) http.Handler {
+	refuse := a.notAllowed(routes)
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			method := r.Method
+			if m := chi.RouteContext(r.Context()).RouteMethod; m != "" {
+				method = m
+			}
+			path := routedPath(r)
+			if pattern := routes.Find(chi.NewRouteContext(), method, path); pattern != "" && pattern != path {
+				if _, fixed := methodsOf(routes, path); fixed {
+					refuse(w, r)
+					return
+				}
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// methodsOf are the methods that a path has, and whether it is a fixed one: then
+// those of a parameter that would fit it are not among them.
+func methodsOf(routes chi.Routes, path string) (methods []string, fixed bool) {
+	var byParameter []string
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+		switch routes.Find(chi.NewRouteContext(), m, path) {
+		case "":
+		case path:
+			methods = append(methods, m)
+		default:
+			byParameter = append(byParameter, m)
+		}
+	}
+	if len(methods) == 0 {
+		return byParameter, false
+	}
+	return methods, true
+}
+
+// routedPath is the path that a request is routed by.
+func routedPath(r *http.Request) string {
+	if p := chi.RouteContext(r.Context()).RoutePath; p != "" {
+		return p
+	}
+	return r.URL.Path
 }

@@ -162,7 +162,7 @@ func (s *scanner) interpret(vals *[fieldCount]value) (in Inbound, err error) {
 		return in, s.chat(&in, vals)
 	case CodePresence:
 		v := vals[fieldTo]
-		if v.kind == kindAbsent {
+		if s.none(v) {
 			v = vals[fieldID]
 		}
 		if in.To, ok = s.id(v); !ok {
@@ -185,7 +185,9 @@ func (s *scanner) interpret(vals *[fieldCount]value) (in Inbound, err error) {
 
 // identity reads whom the client claims to be. 0, null and "" claim nothing.
 func (s *scanner) identity(in *Inbound, vals *[fieldCount]value) error {
-	if v := vals[fieldFrom]; v.kind != kindAbsent && v.kind != kindNull {
+	v := vals[fieldFrom]
+	empty := v.kind == kindString && v.from == v.to
+	if !s.none(v) && !empty {
 		n, ok := s.integer(v)
 		if !ok || n < 0 || n > im.MaxID {
 			return refuse("sender_mismatch")
@@ -251,18 +253,19 @@ func (s *scanner) chat(in *Inbound, vals *[fieldCount]value) error {
 	return nil
 }
 
+// receipt reads a place or, where that is not whole, a message. A member of the
+// place that is neither an id nor left out spoils it all.
 func (s *scanner) receipt(in *Inbound, vals *[fieldCount]value) error {
-	if vals[fieldConversation].kind != kindAbsent || vals[fieldSeq].kind != kindAbsent {
-		c, okC := s.id(vals[fieldConversation])
-		q, okQ := s.id(vals[fieldSeq])
-		if okC && okQ {
-			in.ConversationID, in.Seq = im.ConversationID(c), im.Seq(q)
-			return nil
-		}
-		return refuse("receipt_invalid")
+	c, okC := s.id(vals[fieldConversation])
+	q, okQ := s.id(vals[fieldSeq])
+	if okC && okQ {
+		in.ConversationID, in.Seq = im.ConversationID(c), im.Seq(q)
+		return nil
 	}
+	badC := !okC && !s.none(vals[fieldConversation])
+	badQ := !okQ && !s.none(vals[fieldSeq])
 	id, ok := s.id(vals[fieldMsgID])
-	if !ok {
+	if !ok || badC || badQ {
 		return refuse("receipt_invalid")
 	}
 	in.MsgID = im.MessageID(id)
@@ -279,6 +282,16 @@ func (s *scanner) words(v value) string {
 		return string(s.b[v.from:v.to])
 	}
 	return ""
+}
+
+// none reports whether a member that could name something says nothing: clients
+// write null and 0 for what they leave out.
+func (s *scanner) none(v value) bool {
+	if v.kind == kindAbsent || v.kind == kindNull {
+		return true
+	}
+	n, ok := s.integer(v)
+	return ok && n == 0
 }
 
 // id reads a number that names something.
