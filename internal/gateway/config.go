@@ -64,7 +64,9 @@ type Config struct {
 	// outstanding before they go to the next, and how long a send may be on its way
 	// to logic until it is not taken any more. Default 2 s.
 	SendFailover time.Duration `yaml:"send_failover"`
-	// SendTimeout is when an unanswered send is given up. Default 5 s.
+	// SendTimeout is when a send that went to logic and has no answer is given up, as
+	// unknown. One that never left this process is refused after SendFailover.
+	// Default 5 s.
 	SendTimeout time.Duration `yaml:"send_timeout"`
 	// PendingBytes bounds the sends that wait for logic. Default 64 MiB.
 	PendingBytes int `yaml:"pending_bytes"`

@@ -38,6 +38,6 @@
 // # Locks
 //
 // In the order in which they may be taken: a hub shard, conn.mu, outbox.mu, and
-// any of the leaves (lanes.mu, reports.mu, proofs.mu). No lock is held over a
-// socket write or an RPC.
+// any of the leaves (lanes.mu, reports.mu, proofs.mu, marks.mu). No lock is held
+// over a socket write or an RPC.
 package gateway

@@ -20,8 +20,9 @@ type Config struct {
 	ReplayMax int `yaml:"replay_max"`
 	// RecallWindow is how long a sender may take a message back.
 	RecallWindow time.Duration `yaml:"recall_window"`
-	// KickOlder: a new connection displaces the user's older one of the same platform.
-	KickOlder *bool `yaml:"kick_older"`
+	// MultiDevice is what becomes of an older connection of the same user and
+	// platform: "displace" or "allow". The gateways' setting must be the same.
+	MultiDevice string `yaml:"multi_device"`
 	// GroupMax is the largest number of members of a group.
 	GroupMax int `yaml:"group_max"`
 	// GroupsMax is the largest number of groups a user may be in, GroupsOwnedMax
@@ -38,6 +39,15 @@ type Config struct {
 	// PresenceDebounce is how long a user must stay away to be told offline.
 	PresenceDebounce time.Duration `yaml:"presence_debounce"`
 }
+
+// The values of MultiDevice.
+const (
+	multiDisplace = "displace"
+	multiAllow    = "allow"
+)
+
+// displaces reports whether a new connection takes the place of an older one.
+func (c Config) displaces() bool { return c.MultiDevice == multiDisplace }
 
 // withDefaults fills what is unset.
 func (c Config) withDefaults() Config {
@@ -63,9 +73,8 @@ func (c Config) withDefaults() Config {
 	dur(&c.RecallWindow, 2*time.Minute)
 	dur(&c.InviteTTL, 7*24*time.Hour)
 	dur(&c.PresenceDebounce, 3*time.Second)
-	if c.KickOlder == nil {
-		kick := true
-		c.KickOlder = &kick
+	if c.MultiDevice == "" {
+		c.MultiDevice = multiDisplace
 	}
 	return c
 }
@@ -93,5 +102,9 @@ func (c Config) Validate() error {
 	if c.SendTimeout < 0 || c.SendTimeout > 5*time.Second {
 		return fmt.Errorf("logic.send_timeout is %v: it must be between 0 (default) and 5s, the time clients wait", c.SendTimeout)
 	}
-	return nil
+	switch c.MultiDevice {
+	case "", multiDisplace, multiAllow:
+		return nil
+	}
+	return fmt.Errorf("logic.multi_device is %q: it must be %q (default) or %q", c.MultiDevice, multiDisplace, multiAllow)
 }

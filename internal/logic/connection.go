@@ -74,7 +74,7 @@ func (s *Server) register(ctx context.Context, req *logicv1.BacklogRequest, firs
 		return im.E(im.KindUnavailable, "connection_displaced", err)
 	}
 	user, rt := im.UserID(req.GetConn().GetUserId()), routeOf(req.GetGatewayId(), req.GetConn())
-	reg, err := s.routes.register(ctx, user, rt, *s.cfg.KickOlder, true)
+	reg, err := s.routes.register(ctx, user, rt, s.cfg.displaces(), true)
 	if ctx.Err() != nil {
 		if reg.sinceMS != 0 {
 			rt.sinceMS = reg.sinceMS
@@ -170,7 +170,7 @@ func (s *Server) Watermark(ctx context.Context, req *logicv1.WatermarkRequest) (
 			switch {
 			case rt.gateway == own.gateway && rt.conn == own.conn:
 				mark.Routed = true
-			case *s.cfg.KickOlder && rt.platform == own.platform && rt.sinceMS > own.sinceMS:
+			case s.cfg.displaces() && rt.platform == own.platform && rt.sinceMS > own.sinceMS:
 				mark.Displaced = true
 			}
 		}
@@ -192,7 +192,7 @@ func (s *Server) Assert(ctx context.Context, req *logicv1.AssertRequest) (*logic
 		}
 		users[i], rts[i] = im.UserID(c.GetUserId()), routeOf(req.GetGatewayId(), c)
 	}
-	regs, err := s.routes.registerAll(ctx, users, rts, *s.cfg.KickOlder, false)
+	regs, err := s.routes.registerAll(ctx, users, rts, s.cfg.displaces(), false)
 	if err != nil {
 		return nil, im.E(im.KindUnavailable, "routes_unavailable", err)
 	}

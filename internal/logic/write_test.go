@@ -621,6 +621,24 @@ func TestConnect_NewerConnectionDisplacesOlderOfItsPlatform(t *testing.T) {
 	}
 }
 
+func TestConnect_MultiDeviceLeavesTheOlderConnection(t *testing.T) {
+	h := newHarness(t, func(c *Config) { c.MultiDevice = multiAllow })
+	for conn := range int64(2) {
+		h.connect(7, conn+1, im.PlatformWeb)
+	}
+	for conn := range int64(2) {
+		resp, err := h.Watermark(t.Context(), &logicv1.WatermarkRequest{
+			GatewayId: testGateway, Conns: []*logicv1.Conn{{UserId: 7, ConnId: conn + 1, Platform: int32(im.PlatformWeb), SinceMs: 1}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := resp.GetMarks()[0]; !m.GetRouted() || m.GetDisplaced() {
+			t.Errorf("connection %d: %v", conn+1, m)
+		}
+	}
+}
+
 // A client cut and came back; the registration of its first socket arrives last.
 func TestConnect_LateRegistrationOfAnOlderSocketDisplacesNobody(t *testing.T) {
 	h := newHarness(t)
