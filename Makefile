@@ -15,9 +15,9 @@ CLUSTER   = .local/bin/cluster
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9][a-z0-9-]*:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9][a-z0-9-]*:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# --- the whole system on this machine; state in .local/, see docs and local logs
+# --- the whole system on this machine; state and logs in .local/
 
 # Always asked, never stale: go build decides itself what is up to date.
 .PHONY: cluster-bin
@@ -52,7 +52,7 @@ demo: cluster-bin ## send one message across two gateways
 	@$(CLUSTER) demo
 
 .PHONY: clean
-clean: cluster-bin ## delete the local cluster's data, logs and secrets
+clean: cluster-bin ## delete the local cluster's data, logs, secrets and programs
 	@$(CLUSTER) clean
 
 COMPOSE    ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
@@ -121,7 +121,7 @@ E2E = ./internal/e2e
 
 .PHONY: test
 test: ## every test, end-to-end and fault tests included
-	@code=0; export IM_REQUIRE_DEPS=1 IM_E2E=1; \
+	@code=0; export IM_E2E=1; \
 	$(GO) test -p $(PACKAGES) $(TESTFLAGS) $$($(GO) list ./... | grep -v '/internal/e2e$$') || code=1; \
 	$(GO) test $(TESTFLAGS) $(E2E) || code=1; \
 	$(GO) test -count=1 -run 'TestIdleConnectionMemory' ./internal/gateway || code=1; \
@@ -136,18 +136,18 @@ test-short: ## every test but the end-to-end and fault tests
 e2e: ## the end-to-end and fault tests alone, in detail
 	IM_E2E=1 $(GO) test -count=1 -timeout 20m -v $(E2E)
 
+# Tests in which a process dies, pauses, restarts or is cut off.
+FAULT_TESTS = Fault|Paused|Snapshot|Without|WhileLogicIsAway|Storm|RollingRestart|Drain
+
 .PHONY: fault
 fault: ## the fault tests, with services built with the race detector
-	IM_E2E=1 IM_E2E_BUILDFLAGS=-race $(GO) test -race -count=1 -timeout 20m -v -run 'Fault|Without|RollingRestart|Drain' $(E2E)
+	IM_E2E=1 IM_E2E_BUILDFLAGS=-race $(GO) test -race -count=1 -timeout 20m -v -run '$(FAULT_TESTS)' $(E2E)
 
 FAILPOINT_SLEEP ?= 2s
 
 .PHONY: failpoints
 failpoints: ## one process fails at each step, by error, sleep, panic and exit
 	FAILPOINT_SLEEP=$(FAILPOINT_SLEEP) $(GO) test -tags failpoint -count=1 -timeout 20m -v ./internal/failpoint
-
-# PROVE names some of the faults; empty: all of them and a system without one.
-PROVE ?=
 
 .PHONY: check-etcd-away
 check-etcd-away: ## people talk for ten minutes while etcd is away
@@ -156,6 +156,9 @@ check-etcd-away: ## people talk for ten minutes while etcd is away
 .PHONY: check-failover
 check-failover: ## people talk for two minutes while the database fails over to its replica and back
 	@$(GO) run ./cmd/check-delivery -schedule internal/check/schedules/failover.json -time 2m -rate 200 $(CHECK_FLAGS)
+
+# PROVE names some of the faults; empty: all of them and a system without one.
+PROVE ?=
 
 .PHONY: prove-checker
 prove-checker: ## the checker must find each of 25 faults on purpose within a minute

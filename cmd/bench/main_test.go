@@ -14,6 +14,7 @@ func TestDispatch(t *testing.T) {
 	require.ErrorContains(t, dispatch(t.Context(), []string{"run", "-state", t.TempDir()}), "which scenario")
 	require.ErrorContains(t, dispatch(t.Context(), []string{"run", "-state", t.TempDir(), "private"}), "no cluster")
 	require.ErrorContains(t, dispatch(t.Context(), []string{"knee", "-rates", "5,x"}), "rate")
+	require.ErrorContains(t, dispatch(t.Context(), []string{"run", "-own-env", "A=1", "large"}), "give -own")
 	require.Error(t, dispatch(t.Context(), []string{"run", "-urls", "http://127.0.0.1:1", "-pids", "x", "private"}))
 }
 

@@ -49,7 +49,7 @@ func parse(name string, args []string) (*settings, error) {
 	fs.StringVar(&s.state, "state", local, "state folder of the launcher whose cluster is measured")
 	fs.BoolVar(&s.own, "own", false, "start a cluster for this measurement alone, and stop it after")
 	fs.IntVar(&s.gateways, "gateways", 2, "gateways of that cluster")
-	fs.StringVar(&s.clusterEnv, "own-env", "", "settings of that cluster's services, such as IM_LOGIC_GROUP_MAX=10000, by comma")
+	fs.StringVar(&s.clusterEnv, "own-env", "", "with -own: settings of that cluster's services, such as IM_LOGIC_GROUP_MAX=10000, by comma")
 	fs.StringVar(&s.urls, "urls", "", "base URLs of the gateways by comma, to measure any other deployment")
 	fs.StringVar(&s.rest, "rest", "", "base URL of the REST API; default the first gateway")
 	fs.StringVar(&s.pids, "pids", "", "its processes, as name=pid by comma")
@@ -70,7 +70,7 @@ func parse(name string, args []string) (*settings, error) {
 	o := &s.opts
 	fs.DurationVar(&o.Warm, "warm", 3*time.Second, "before the measured window")
 	fs.DurationVar(&o.Measure, "measure", 15*time.Second, "the measured window")
-	fs.IntVar(&o.Users, "users", 0, "connected users; 0: the scenario's own default, as below")
+	fs.IntVar(&o.Users, "users", 0, "connected users; 0: the scenario's own default")
 	fs.IntVar(&o.Body, "body", 100, "bytes of text in a message")
 	fs.IntVar(&o.Pending, "pending", 0, "messages of one sender under way at once")
 	fs.Float64Var(&o.Rate, "rate", 0, "messages per second of an open loop")
@@ -84,6 +84,10 @@ func parse(name string, args []string) (*settings, error) {
 	fs.Uint64Var(&o.Seed, "seed", 1, "of the times between sends")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
+	}
+	// scale starts clusters of its own without being told.
+	if s.clusterEnv != "" && (s.urls != "" || !s.own && name != "scale") {
+		return nil, errors.New("-own-env sets up a cluster that is started for the measurement: give -own with it, and not -urls")
 	}
 	s.names = fs.Args()
 	o.Progress = say

@@ -3,10 +3,10 @@
 // was kept. Without -base it runs a cluster of its own; with it, it checks a
 // running system in debug mode, without faults.
 //
-//	check-delivery -time 2m -seed 7
-//	check-delivery -base http://127.0.0.1:8000
-//	check-delivery -judge .local/check/7/history.jsonl
-//	check-delivery -schedule .local/check/7/schedule.json
+//	go run ./cmd/check-delivery -time 2m -seed 7
+//	go run ./cmd/check-delivery -base http://127.0.0.1:8000
+//	go run ./cmd/check-delivery -judge .local/check/7/history.jsonl
+//	go run ./cmd/check-delivery -schedule .local/check/7/schedule.json
 //	check-delivery -shrink .local/check/7/schedule.json
 //
 // The exit code is 0 if the verdict is green, 1 if it is red, 2 if there is none.
@@ -140,7 +140,7 @@ func again(history, page string, b check.Bounds) (*check.Verdict, error) {
 		return nil, err
 	}
 	v := check.Judge(events, b)
-	v.Command = "check-delivery -judge " + history
+	v.Command = "go run ./cmd/check-delivery -judge " + history
 	if page != "" {
 		err = os.WriteFile(page, []byte(v.Page()), 0o600)
 	}

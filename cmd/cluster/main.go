@@ -9,7 +9,7 @@
 //	cluster demo      send one message across two gateways
 //	cluster kill|pause|resume NAME…   hurt processes; what is killed comes back
 //	cluster run       start everything in the foreground, until Ctrl-C
-//	cluster clean     delete data, logs and secrets; the cluster must be down
+//	cluster clean     delete data, logs, secrets and programs; the cluster must be down
 //
 // A name is that of a process, "logic-1", or of all of a kind, "logic".
 // Everything it keeps is in one folder, -state.

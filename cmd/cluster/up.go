@@ -254,7 +254,8 @@ func clean(_ context.Context, s settings) error {
 	if err := s.state.Remove(); err != nil {
 		return err
 	}
-	say("deleted %s", s.opts.StateDir)
+	say("deleted data, uploads, logs, secrets and built programs in %s", s.opts.StateDir)
+	say("what benchmarks and checks wrote there stays; so do the cache of servers, and databases on a server of your own (IM_MYSQL_DSN)")
 	return nil
 }
 

@@ -17,6 +17,7 @@ var (
 	// proof is a link to a file of tests and the names that follow it.
 	proof     = regexp.MustCompile("\\[[^\\]]+\\]\\(\\.\\./([^)#]+_test\\.go)\\)((?::|,)(?:,?\\s*`[A-Za-z0-9_]+`)+)?")
 	proofName = regexp.MustCompile("`([A-Za-z0-9_]+)`")
+	quoted    = regexp.MustCompile("`[^`]*`")
 )
 
 // TestPromises_HaveTheTestsThatTheDocsName wants every promise to have tests that
@@ -44,6 +45,11 @@ func unproven(page string, read func(file string) (string, error)) (faults []str
 			continue
 		}
 		promise, found := row[1], 0
+		for _, q := range quoted.FindAllString(line, -1) {
+			if strings.Contains(q, "…") || strings.Contains(q, "...") {
+				faults = append(faults, fmt.Sprintf("G%s: %s is not a whole name", promise, q))
+			}
+		}
 		for _, p := range proof.FindAllStringSubmatch(line, -1) {
 			text, err := read(p[1])
 			if err != nil {
@@ -104,6 +110,8 @@ func TestPromises_CanFail(t *testing.T) {
 		"a file is missing":     {strings.Replace(whole.String(), "../a_test.go", "../c_test.go", 1), read(same)},
 		"a test is missing":     {whole.String(), read(func(s string) string { return strings.Replace(s, "TestG7_Again", "TestG7_Other", 1) })},
 		"all tests are missing": {whole.String(), read(func(s string) string { return strings.ReplaceAll(s, "TestG7_", "Test_") })},
+		"a name is cut short":   {strings.Replace(whole.String(), "`Again`", "`…Again`", 1), read(same)},
+		"a name ends in dots":   {strings.Replace(whole.String(), "`Again`", "`Ag...`", 1), read(same)},
 		"no test is named":      {strings.Replace(whole.String(), "[a](../a_test.go): `Holds`, `Again`; [b](../b_test.go)", "", 1), read(same)},
 	} {
 		if got := unproven(c.page, c.read); len(got) == 0 {

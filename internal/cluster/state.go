@@ -119,7 +119,7 @@ func (i Info) Places() string {
 
 func (s State) infoFile() string { return s.path("run", "cluster.json") }
 
-// WriteInfo records i, at once or not at all.
+// writeInfo records i, at once or not at all.
 func (s State) writeInfo(i Info) error {
 	text, err := json.MarshalIndent(i, "", "  ")
 	if err != nil {

@@ -26,9 +26,6 @@ const (
 	MinKeySize = 32
 )
 
-// MaxEnvelopeSize bounds a body in bytes; nsqd refuses 1 MiB by default.
-const MaxEnvelopeSize = 900 << 10
-
 // ErrForged is returned for a body that was not sealed with this codec's key.
 var ErrForged = errors.New("push: envelope is not authentic")
 

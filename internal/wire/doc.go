@@ -19,6 +19,7 @@
 //	{"msg_code":2002,"to_id":...}      ->    <- 2000 or 2001
 //	{"msg_code":1000|1001|1002, ...}   ->    <- 1005 or 500
 //	                                         <- 1000..1002, 2000, 2001, 2003, 2005, 600
+//	                                         <- 2006 older messages were passed over
 //	                                         <- 2004, then close 4001: a newer login
 //
 // One text frame holds one JSON object. Frames from clients are read strictly

@@ -33,7 +33,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// MessageService is the write path, the connections and the history.
+// MessageService is the write path, the history and how far it was read.
 type MessageServiceClient interface {
 	// SendStream carries the sends of many connections of one gateway. Sends of
 	// one conversation are stored in the order in which the stream carries them.
@@ -130,7 +130,7 @@ func (c *messageServiceClient) MarkRead(ctx context.Context, in *MarkReadRequest
 // All implementations must embed UnimplementedMessageServiceServer
 // for forward compatibility.
 //
-// MessageService is the write path, the connections and the history.
+// MessageService is the write path, the history and how far it was read.
 type MessageServiceServer interface {
 	// SendStream carries the sends of many connections of one gateway. Sends of
 	// one conversation are stored in the order in which the stream carries them.
