@@ -137,7 +137,7 @@ func TestDefect33_ProviderTroubleIsAnAnswer(t *testing.T) {
 	}
 	withProvider(t, fmt.Sprintf(`{"id":%d,"login":"s"}`, providerID()), "state", "made up").refused(500)
 	if provider == "" {
-		require.Equal(t, "provider_off", nobody(t).get("/auth/oauthUrl").refused(500).reason())
+		require.Equal(t, "provider_off", nobody(t).get("/auth/oauthUrl").refused(500).reason)
 		return
 	}
 	nobody(t).get("/auth/oauthUrl?redirect_uri=https%3A%2F%2Felsewhere.example%2F").refused(500)
