@@ -144,7 +144,12 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 		return err
 	}
 	authv1.RegisterAuthServiceServer(listener.GRPC(), server)
+	pulse, err := database.NewPulse(ctx, cfg.Database, tel.Log)
+	if err != nil {
+		return err
+	}
 	b.Go("grpc", listener.Run)
+	b.Go("pulse", func(ctx context.Context) error { return pulse.Run(ctx, listener.SetServing) })
 
 	registration, err := registry.Register(ctx, "auth", instance, listener.Advertise(), nil)
 	if err != nil {

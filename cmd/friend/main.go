@@ -98,7 +98,12 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 		return err
 	}
 	friendv1.RegisterFriendServiceServer(listener.GRPC(), server)
+	pulse, err := database.NewPulse(ctx, cfg.Database, tel.Log)
+	if err != nil {
+		return err
+	}
 	b.Go("grpc", listener.Run)
+	b.Go("pulse", func(ctx context.Context) error { return pulse.Run(ctx, listener.SetServing) })
 
 	registration, err := registry.Register(ctx, "friend", instance, listener.Advertise(), nil)
 	if err != nil {

@@ -156,18 +156,12 @@ func run(ctx context.Context, b *boot.Boot, cfg Config) error {
 	logicv1.RegisterConnectionServiceServer(listener.GRPC(), server)
 	logicv1.RegisterConversationServiceServer(listener.GRPC(), server)
 	logicv1.RegisterGroupServiceServer(listener.GRPC(), server)
-	one := cfg.Database
-	one.MaxOpen = 1
-	pulse, err := database.Open(ctx, one)
+	pulse, err := database.NewPulse(ctx, cfg.Database, tel.Log)
 	if err != nil {
 		return err
 	}
-	b.OnClose("pulse's database", func(context.Context) error { return pulse.Close() })
 	b.Go("grpc", listener.Run)
-	b.Go("pulse", func(ctx context.Context) error {
-		logic.Pulse(ctx, pulse, tel.Log, listener.SetServing)
-		return nil
-	})
+	b.Go("pulse", func(ctx context.Context) error { return pulse.Run(ctx, listener.SetServing) })
 	b.OnClose("streams", func(context.Context) error { server.Drain(); return nil })
 
 	registration, err := registry.Register(ctx, "logic", instance, listener.Advertise(), nil)

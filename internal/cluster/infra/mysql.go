@@ -1,6 +1,7 @@
 package infra
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -34,6 +35,9 @@ func (p Program) Version(ctx context.Context) (string, error) {
 	cmd := exec.CommandContext(ctx, p.Path, "--version") //nolint:gosec // a program we found ourselves
 	cmd.Env = append(os.Environ(), p.Env...)
 	out, err := cmd.Output()
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
+		return "", fmt.Errorf("%s --version: %w: %s", p.Path, err, bytes.TrimSpace(e.Stderr))
+	}
 	if err != nil {
 		return "", fmt.Errorf("%s --version: %w", p.Path, err)
 	}

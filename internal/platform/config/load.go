@@ -1,10 +1,11 @@
 // Package config reads a service's configuration: strict YAML, then the
 // environment, then validation.
 //
-// A key that the struct does not have is an error, so a misspelt setting never
-// passes silently. Nothing inside a value is expanded. Every field can be
+// A key in the file that the struct does not have is an error, so a misspelt one
+// never passes silently. Nothing inside a value is expanded. Every field can be
 // overridden by a variable named after its path: database.dsn is
-// IM_DATABASE_DSN, telemetry.debug_listen is IM_TELEMETRY_DEBUG_LISTEN. Lists
+// IM_DATABASE_DSN, telemetry.debug_listen is IM_TELEMETRY_DEBUG_LISTEN. A variable
+// that belongs to no field is passed over: services share an environment. Lists
 // are written with commas. Secrets may be references (see Secret).
 package config
 

@@ -1,4 +1,4 @@
-package logic
+package database_test
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+	"github.com/stretchr/testify/require"
 
 	"im-services/internal/platform/config"
 	"im-services/internal/platform/database"
@@ -24,24 +25,23 @@ func TestG2_AReplicaWithoutItsDatabaseDoesNotServe(t *testing.T) {
 	}
 	proxy := testkit.Proxy(t, dsn.Addr)
 	dsn.Addr = proxy.Addr
-	db, err := database.Open(t.Context(), database.Config{DSN: config.Secret(dsn.FormatDSN()), MaxOpen: 1})
+	pulse, err := database.NewPulse(t.Context(), database.Config{DSN: config.Secret(dsn.FormatDSN())}, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = db.Close() }()
 	var serving atomic.Bool
 	serving.Store(true)
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop()
-	wg.Go(func() { Pulse(ctx, db, slog.New(slog.NewTextHandler(t.Output(), nil)), serving.Store) })
+	wg.Go(func() { _ = pulse.Run(ctx, serving.Store) })
 
 	for what, lose := range map[string]func(){"silent": proxy.Partition, "refused": proxy.Cut} {
 		lose()
-		eventually(t, 2*time.Second, what+": not serving", func() bool { return !serving.Load() })
+		require.Eventually(t, func() bool { return !serving.Load() }, 2*time.Second, 10*time.Millisecond, "%s: not serving", what)
 		proxy.Heal()
-		eventually(t, time.Second, what+": serving again", serving.Load)
+		require.Eventually(t, serving.Load, time.Second, 10*time.Millisecond, "%s: serving again", what)
 	}
 	proxy.Reset() // one lost connection is nothing
 	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
