@@ -16,7 +16,7 @@ const (
 	// maxReceipts bounds the receipts of everybody, ownReceipts those of one user's
 	// platform: he may name what there is not, and others have theirs to report.
 	maxReceipts   = 200_000
-	ownReceipts   = 1_000
+	ownReceipts   = maxPositions
 	maxGone       = 100_000
 	reportBatch   = 1_000
 	reportTimeout = 2 * time.Second

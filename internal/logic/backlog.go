@@ -3,7 +3,9 @@ package logic
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -36,9 +38,10 @@ type behind struct {
 }
 
 // conversationsBehind returns the conversations in which a platform of the user
-// lacks messages that he may see, longest quiet first.
-func (s *store) conversationsBehind(ctx context.Context, user im.UserID, platform im.Platform) ([]behind, error) {
+// lacks messages that he may see, longest quiet first, and those of also that are his.
+func (s *store) conversationsBehind(ctx context.Context, user im.UserID, platform im.Platform, also []im.ConversationID) ([]behind, error) {
 	var out []behind
+	args := append([]any{int64(platform), int64(user)}, anys(also)...)
 	err := s.db.SelectContext(ctx, &out, `
 		SELECT m.conversation_id, c.kind, COALESCE(c.user_lo, 0) AS user_lo, COALESCE(c.user_hi, 0) AS user_hi, m.first_seq,
 			IF(m.end_seq > 0, m.end_seq, c.last_seq) AS last_seq,
@@ -46,8 +49,9 @@ func (s *store) conversationsBehind(ctx context.Context, user im.UserID, platfor
 		FROM members m
 		JOIN conversations c ON c.id = m.conversation_id
 		LEFT JOIN cursors d ON d.user_id = m.user_id AND d.platform = ? AND d.conversation_id = m.conversation_id
-		WHERE m.user_id = ? AND IF(m.end_seq > 0, m.end_seq, c.last_seq) > GREATEST(COALESCE(d.delivered_seq, 0), m.first_seq - 1)
-		ORDER BY c.last_at_ms, m.conversation_id`, int64(platform), int64(user))
+		WHERE m.user_id = ? AND (IF(m.end_seq > 0, m.end_seq, c.last_seq) > GREATEST(COALESCE(d.delivered_seq, 0), m.first_seq - 1)
+			OR m.conversation_id IN (0`+strings.Repeat(`,?`, len(also))+`))
+		ORDER BY c.last_at_ms, m.conversation_id`, args...)
 	if err != nil {
 		return nil, failed(fmt.Errorf("find backlog: %w", err))
 	}
@@ -87,10 +91,15 @@ func (b *backlogSender) flush() error {
 // already, else at its cursor. At most ReplayMax of the newest of one conversation are sent; the
 // rest is history.
 func (s *store) streamBacklog(ctx context.Context, user im.UserID, platform im.Platform, positions map[im.ConversationID]im.Seq, out *backlogSender) error {
-	list, err := s.conversationsBehind(ctx, user, platform)
+	var also []im.ConversationID
+	if !s.cfg.displaces() { // what the platform has received may have been on another connection
+		also = slices.Collect(maps.Keys(positions))
+	}
+	list, err := s.conversationsBehind(ctx, user, platform, also)
 	if err != nil {
 		return err
 	}
+	nothing := map[deliveredKey]im.Seq{}
 	for _, b := range list {
 		start, gaps := b.FirstSeq-1, b.missing(b.LastSeq)
 		if p, active := positions[b.ConversationID]; active {
@@ -107,10 +116,16 @@ func (s *store) streamBacklog(ctx context.Context, user im.UserID, platform im.P
 		if start >= b.LastSeq {
 			continue
 		}
+		sent := 0
 		for _, gap := range gaps {
-			if err := s.streamRun(ctx, user, platform, b, max(gap[0], start), gap[1], out); err != nil {
+			n, err := s.streamRun(ctx, user, platform, b, max(gap[0], start), gap[1], out)
+			if err != nil {
 				return err
 			}
+			sent += n
+		}
+		if sent == 0 && start <= max(b.FirstSeq-1, b.Delivered) {
+			nothing[deliveredKey{user, platform, b.ConversationID}] = b.LastSeq
 		}
 		if b.LastSeq > positions[b.ConversationID] {
 			// Also when nothing was written: the connection now stands at the end.
@@ -119,19 +134,25 @@ func (s *store) streamBacklog(ctx context.Context, user im.UserID, platform im.P
 			}
 		}
 	}
+	// Nobody acknowledges what is not sent: where the user spoke last his own messages
+	// would be read again at each connect.
+	if err := s.moveDelivered(ctx, nothing); err != nil {
+		s.log.WarnContext(ctx, "own messages will be read again", "conversations", len(nothing), "err", err)
+	}
 	return nil
 }
 
-// streamRun sends the messages after < seq <= upTo of one conversation.
-func (s *store) streamRun(ctx context.Context, user im.UserID, platform im.Platform, b behind, after, upTo im.Seq, out *backlogSender) error {
+// streamRun sends the messages after < seq <= upTo of one conversation, and says
+// how many there were for this platform.
+func (s *store) streamRun(ctx context.Context, user im.UserID, platform im.Platform, b behind, after, upTo im.Seq, out *backlogSender) (sent int, err error) {
 	limit := backlogFirst
 	for after < upTo {
 		rows, size, err := s.readPage(ctx, b.ConversationID, after, upTo, limit)
 		if err != nil {
-			return failed(err)
+			return sent, failed(err)
 		}
 		if len(rows) == 0 {
-			return nil
+			return sent, nil
 		}
 		after = rows[len(rows)-1].Seq
 		if limit = min(2*limit, backlogRead); size >= backlogBytes {
@@ -154,12 +175,13 @@ func (s *store) streamRun(ctx context.Context, user im.UserID, platform im.Platf
 				run.Messages = append(run.Messages, m.toPush(b.Kind, to))
 			}
 			s.metrics.backlogMessages.Add(float64(len(run.GetMessages())))
+			sent += len(run.GetMessages())
 			if err := out.add(run); err != nil {
-				return err
+				return sent, err
 			}
 		}
 	}
-	return nil
+	return sent, nil
 }
 
 // readPage reads the first messages after < seq <= upTo: at most limit, and none

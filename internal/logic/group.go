@@ -163,45 +163,40 @@ func (s *Server) CreateGroup(ctx context.Context, req *logicv1.CreateGroupReques
 	if group.PasswordHash, err = s.groupPasswords.hash(ctx, req.GetPassword()); err != nil {
 		return nil, err
 	}
-	var c *groupChange
-	err = s.store.inTx(ctx, func(tx *sqlx.Tx) error {
+	c, err := s.commitChange(ctx, func(tx *sqlx.Tx) (*groupChange, error) {
 		if err := s.requireFriends(ctx, tx, owner, selected); err != nil {
-			return err
+			return nil, err
 		}
 		if err := s.requireFewGroups(ctx, tx, owner); err != nil {
-			return err
+			return nil, err
 		}
 		id, err := s.store.objectIDs.take(ctx, 1, 0)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		c = &groupChange{s: s, tx: tx, actor: req.GetActor(), nowMS: s.store.nowMS(), group: group}
+		c := &groupChange{s: s, tx: tx, actor: req.GetActor(), nowMS: s.store.nowMS(), group: group}
 		c.group.ID, c.group.CreatedAtMS = im.ConversationID(id), c.nowMS
 		c.conv = &lockedConversation{conversationRow: conversationRow{ID: c.group.ID, Kind: im.Group, Open: true}, members: &memberList{}}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO conversations (id, kind, open, created_at_ms, last_at_ms) VALUES (?,?,1,?,?)`,
 			id, int64(im.Group), c.nowMS, c.nowMS); err != nil {
-			return fmt.Errorf("make conversation: %w", err)
+			return nil, fmt.Errorf("make conversation: %w", err)
 		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO chat_groups (id, owner_id, name, info, avatar, theme, password_hash, created_at_ms) VALUES (?,?,?,?,?,?,?,?)`,
 			id, int64(owner), group.Name, group.Info, group.Avatar, group.Theme, group.PasswordHash, c.nowMS); err != nil {
-			return fmt.Errorf("make group: %w", err)
+			return nil, fmt.Errorf("make group: %w", err)
 		}
 		everybody := append([]im.UserID{owner}, selected...)
 		if err := c.add(ctx, everybody[:1], roleOwner); err != nil {
-			return err
+			return nil, err
 		}
 		if err := c.add(ctx, selected, roleMember); err != nil {
-			return err
+			return nil, err
 		}
-		if err := c.post(ctx, notice{event: noticeCreate, users: selected}, everybody); err != nil {
-			return err
-		}
-		return c.save(ctx)
+		return c, c.post(ctx, notice{event: noticeCreate, users: selected}, everybody)
 	})
 	if err != nil {
 		return nil, err
 	}
-	s.pushChange(c)
 	return &logicv1.CreateGroupResponse{Group: c.group.toPB(false)}, nil
 }
 

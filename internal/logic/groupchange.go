@@ -44,34 +44,50 @@ func (s *Server) changeGroup(ctx context.Context, actor *pushv1.Profile, group i
 	if !id.Valid() {
 		return im.E(im.KindNotFound, "group_not_found", nil)
 	}
-	var c *groupChange
-	err := s.store.inTx(ctx, func(tx *sqlx.Tx) error {
+	_, err := s.commitChange(ctx, func(tx *sqlx.Tx) (*groupChange, error) {
 		convs, err := lockConversations(ctx, tx, []im.ConversationID{id})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		conv := convs[id]
 		if conv == nil || conv.Kind != im.Group || !conv.Open {
-			return im.E(im.KindNotFound, "group_not_found", nil)
+			return nil, im.E(im.KindNotFound, "group_not_found", nil)
 		}
 		if conv.members, err = s.store.membersAt(ctx, tx, id, conv.MembersRev); err != nil {
-			return err
+			return nil, err
 		}
-		c = &groupChange{s: s, tx: tx, actor: actor, nowMS: s.store.nowMS(), conv: conv}
+		c := &groupChange{s: s, tx: tx, actor: actor, nowMS: s.store.nowMS(), conv: conv}
 		if err := tx.GetContext(ctx, &c.group, `SELECT `+groupColumns+` FROM chat_groups WHERE id = ?`, group); err != nil {
-			return fmt.Errorf("read group: %w", err)
+			return nil, fmt.Errorf("read group: %w", err)
 		}
 		c.before = c.group
-		if err := f(ctx, c); err != nil {
+		return c, f(ctx, c)
+	})
+	return err
+}
+
+// commitChange saves the change that f makes in a transaction, and pushes it. If
+// the answer to COMMIT was lost, the change's notice tells whether it happened: who
+// repeats the request would find it done, and new members would not be told of their group.
+func (s *Server) commitChange(ctx context.Context, f func(tx *sqlx.Tx) (*groupChange, error)) (*groupChange, error) {
+	var c *groupChange
+	err := s.store.inTx(ctx, func(tx *sqlx.Tx) (err error) {
+		if c, err = f(tx); err != nil {
 			return err
 		}
 		return c.save(ctx)
 	})
-	if err != nil {
-		return err
+	if err != nil && (im.KindOf(err) != im.KindUnknown || !s.store.hasNotice(ctx, c.notice)) {
+		return nil, err
 	}
 	s.pushChange(c)
-	return nil
+	return c, nil
+}
+
+// hasNotice reports whether a notice is certainly stored.
+func (s *store) hasNotice(ctx context.Context, m *messageRow) bool {
+	var n int
+	return m != nil && s.db.GetContext(ctx, &n, `SELECT COUNT(*) FROM messages WHERE id = ?`, int64(m.ID)) == nil && n == 1
 }
 
 // seq is the notice's place: the change takes effect there.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -25,9 +26,8 @@ func (s *Server) Recall(ctx context.Context, req *logicv1.RecallRequest) (*logic
 		return nil, err
 	}
 	var (
-		m       messageRow
-		place   membership
-		already bool
+		m     messageRow
+		place membership
 	)
 	err = s.store.inTx(ctx, func(tx *sqlx.Tx) error {
 		err := tx.GetContext(ctx, &m, `SELECT `+messageColumns+` FROM messages WHERE `+where+` FOR UPDATE`, args...)
@@ -47,7 +47,7 @@ func (s *Server) Recall(ctx context.Context, req *logicv1.RecallRequest) (*logic
 			return im.E(im.KindNotFound, "recall_refused", nil)
 		}
 		place = places[0]
-		if already = m.Status == statusRecalled; already {
+		if m.Status == statusRecalled {
 			return nil
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE messages SET status = ?, text = '', data_json = '' WHERE conversation_id = ? AND seq = ?`,
@@ -60,9 +60,7 @@ func (s *Server) Recall(ctx context.Context, req *logicv1.RecallRequest) (*logic
 	recall := &pushv1.RecallEvent{
 		MessageId: int64(m.ID), ClientMsgId: int64(m.ClientMsgID), SenderId: int64(user), ToId: place.target(user), Kind: int32(place.Kind),
 	}
-	if !already {
-		s.tellRecall(ctx, &m, &place, recall)
-	}
+	s.tellRecall(ctx, &m, &place, recall)
 	return &logicv1.RecallResponse{Recall: recall}, nil
 }
 
@@ -88,10 +86,15 @@ func (s *Server) recallTarget(ctx context.Context, user im.UserID, req *logicv1.
 	return `conversation_id = ? AND sender_id = ? AND client_msg_id = ?`, []any{int64(place.ID), int64(user), req.GetClientMsgId()}, nil
 }
 
+// recallTell is how long telling of a recall may take, though nobody waits for it.
+const recallTell = 2 * time.Second
+
 // tellRecall pushes the recall to everybody who may have the message, the
-// sender's other devices included. It is stored already: who is not reached
-// finds it in history and sync.
+// sender's other devices included. Who is not reached finds it in history only, so
+// a repeated recall, which is not refused, tells everybody again.
 func (s *Server) tellRecall(ctx context.Context, m *messageRow, place *membership, recall *pushv1.RecallEvent) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recallTell)
+	defer cancel()
 	var users []int64
 	windows, err := s.store.memberWindows(ctx, m.ConversationID)
 	for _, w := range windows {

@@ -202,7 +202,8 @@ func (s *store) showAgain(ctx context.Context, user im.UserID, rows []sessionRow
 		return fmt.Errorf("find hidden sessions: %w", err)
 	}
 	for page := range slices.Chunk(back, rowPage) {
-		if _, err := s.db.ExecContext(ctx, `UPDATE sessions SET hidden = 0 WHERE id IN (`+placeholders(len(page))+`)`, anys(page)...); err != nil {
+		if _, err := s.db.ExecContext(ctx, `UPDATE sessions SET hidden = 0 WHERE hidden = 1
+			AND hidden_seq < (SELECT c.last_seq FROM conversations c WHERE c.id = target_id) AND id IN (`+placeholders(len(page))+`)`, anys(page)...); err != nil {
 			return fmt.Errorf("show sessions: %w", err)
 		}
 	}

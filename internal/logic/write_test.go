@@ -143,6 +143,60 @@ func TestG6_ABacklogLeavesNoHoleInWhatAConnectionFollows(t *testing.T) {
 	}
 }
 
+// With several connections of a platform each gets what it lacks, though another
+// has received everything.
+func TestG6_ABacklogFillsOneOfSeveralConnectionsOfAPlatform(t *testing.T) {
+	h := newHarness(t, func(c *Config) { c.MultiDevice = multiAllow })
+	conv := h.befriend(2, 3)
+	for i := range int64(6) {
+		h.mustSend(privateSend(2, 3, i+1, fmt.Sprint(i+1)))
+	}
+	h.ack(3, im.PlatformWeb, conv, 6)
+	b := &backlogStream{ctx: t.Context()}
+	if err := h.Backlog(&logicv1.BacklogRequest{
+		GatewayId: testGateway, Conn: &logicv1.Conn{UserId: 3, ConnId: 1, Platform: int32(im.PlatformWeb), SinceMs: time.Now().UnixMilli()},
+		Positions: []*logicv1.Cursor{{ConversationId: int64(conv), Seq: 4}},
+	}, b); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(b.messages()); got != 2 {
+		t.Errorf("after 4 of 6 came %d", got)
+	}
+}
+
+// Nobody acknowledges what is not sent to him: where he spoke last, his own
+// messages are read by one connect, not by each.
+func TestBacklog_OwnMessagesAreReadOnce(t *testing.T) {
+	h := newHarness(t)
+	conv := h.befriend(2, 3)
+	h.mustSend(privateSend(3, 2, 1, "a"))
+	h.ack(2, im.PlatformWeb, conv, 1)
+	for i := range int64(3) {
+		h.mustSend(privateSend(2, 3, i+1, "b"))
+	}
+	behind := func(user im.UserID) int {
+		list, err := h.store.conversationsBehind(t.Context(), user, im.PlatformWeb, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	if behind(2) != 1 || behind(3) != 1 {
+		t.Fatalf("behind: %d and %d", behind(2), behind(3))
+	}
+	h.connect(2, 1, im.PlatformWeb)
+	h.connect(3, 2, im.PlatformWeb)
+	if behind(2) != 0 {
+		t.Error("his own messages are read again")
+	}
+	if behind(3) != 1 {
+		t.Error("what was sent and not acknowledged counts as received")
+	}
+	if got := len(h.connect(2, 3, im.PlatformApp).messages()); got != 4 {
+		t.Errorf("%d messages for his other device, want 4", got)
+	}
+}
+
 // submitAll hands in sends of 2 to 3 by their ids, each with what came after it,
 // and returns their results by id.
 func (h *harness) submitAll(ids []int64, later map[int64][]int64) map[int64]*logicv1.SendResult {
