@@ -7,7 +7,7 @@
 //	go run ./cmd/check-delivery -base http://127.0.0.1:8000
 //	go run ./cmd/check-delivery -judge .local/check/7/history.jsonl
 //	go run ./cmd/check-delivery -schedule .local/check/7/schedule.json
-//	check-delivery -shrink .local/check/7/schedule.json
+//	go run ./cmd/check-delivery -shrink .local/check/7/schedule.json
 //
 // The exit code is 0 if the verdict is green, 1 if it is red, 2 if there is none.
 package main

@@ -67,9 +67,9 @@ func (c Config) Validate() error {
 		return fmt.Errorf("push.key has fewer than %d characters: set one secret for logic and gateways, as IM_PUSH_KEY or file:/path", push.MinKeySize)
 	case strings.Contains(c.Push.Key.Reveal(), "change-me"):
 		return errors.New("push.key is the sample: set a secret of your own, as IM_PUSH_KEY or file:/path")
-	case cmp.Or(c.StopTimeout, boot.DefaultStopTimeout) < c.Gateway.DrainWindow:
-		return fmt.Errorf("stop_timeout (%v) is less than gateway.drain_window (%v): a stop would cut off who has not been told to leave",
-			cmp.Or(c.StopTimeout, boot.DefaultStopTimeout), c.Gateway.DrainWindow)
+	case cmp.Or(c.StopTimeout, boot.DefaultStopTimeout) <= cmp.Or(c.Gateway.DrainWindow, gateway.DefaultDrainWindow):
+		return fmt.Errorf("stop_timeout (%v) is no longer than gateway.drain_window (%v): a stop would cut off who has not been told to leave",
+			cmp.Or(c.StopTimeout, boot.DefaultStopTimeout), cmp.Or(c.Gateway.DrainWindow, gateway.DefaultDrainWindow))
 	}
 	return errors.Join(c.Gateway.Validate(), c.REST.Validate(), c.Upload.Validate())
 }

@@ -318,12 +318,9 @@ func TestDefect27_ACodeIsGivenBackIfNothingWasDone(t *testing.T) {
 	before, err := e.rdb.PTTL(t.Context(), key).Result()
 	require.NoError(t, err)
 
-	tx, err := e.db.Beginx() // somebody holds the user's row
-	require.NoError(t, err)
-	_, err = tx.Exec("UPDATE users SET bio = 'held' WHERE email = 'a@example.com'")
-	require.NoError(t, err)
+	release := e.hold("a@example.com")
 	requireReason(t, "service_unavailable", reset(500*time.Millisecond))
-	require.NoError(t, tx.Rollback())
+	release()
 
 	after, err := e.rdb.PTTL(t.Context(), key).Result()
 	require.NoError(t, err)

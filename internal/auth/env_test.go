@@ -121,6 +121,22 @@ func openDB(t *testing.T, dsn string) *sqlx.DB {
 	return db
 }
 
+// hold locks a user's row until release: nobody can log in, or change it.
+func (e *env) hold(email string) (release func()) {
+	e.t.Helper()
+	// A pool of its own, or the database would take it for one that was forgotten.
+	db, err := database.Open(e.t.Context(), database.Config{DSN: config.Secret(e.dsn), IdleTx: time.Minute})
+	require.NoError(e.t, err)
+	tx, err := db.Beginx()
+	require.NoError(e.t, err)
+	_, err = tx.Exec("UPDATE users SET bio = 'held' WHERE email = ?", email)
+	require.NoError(e.t, err)
+	return func() {
+		require.NoError(e.t, tx.Rollback())
+		require.NoError(e.t, db.Close())
+	}
+}
+
 var userSerial atomic.Int64
 
 // newUser registers a user of his own name (debug mode only).

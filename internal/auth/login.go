@@ -62,7 +62,8 @@ func (s *Server) proveAndEnter(ctx context.Context, email, password string, plac
 	if err != nil {
 		return nil, err
 	}
-	s.limits.forgive(ctx, key) // whether he can come in or not: the password was right
+	// Whether he can come in or not, and whether or not he still waits: it was right.
+	s.limits.forgive(context.WithoutCancel(ctx), key)
 	return s.enter(ctx, a.ID, a.Password, rehashed, place)
 }
 

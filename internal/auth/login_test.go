@@ -122,10 +122,7 @@ func TestPassword_TwoMayReplaceTheHashAtOnce(t *testing.T) {
 	weak := "$argon2id$v=19$m=8192,t=1,p=1$" + "c2FsdHNhbHRzYWx0c2FsdA" + "$" + argonOf(goodPassword, "saltsaltsaltsalt", 8192, 1)
 	_, err := e.db.Exec("UPDATE users SET password = ? WHERE id = ?", weak, u.GetId())
 	require.NoError(t, err)
-	tx, err := e.db.Beginx() // both have proved the old hash when the row becomes free
-	require.NoError(t, err)
-	_, err = tx.Exec("UPDATE users SET bio = 'held' WHERE id = ?", u.GetId())
-	require.NoError(t, err)
+	release := e.hold(u.GetEmail()) // both have proved the old hash when the row becomes free
 	results := make(chan error, 2)
 	for range 2 {
 		go func() {
@@ -138,7 +135,7 @@ func TestPassword_TwoMayReplaceTheHashAtOnce(t *testing.T) {
 		return e.db.Get(&waiting, "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() AND info LIKE '%FROM users%FOR UPDATE'") == nil &&
 			waiting == 2
 	}, 10*time.Second, 20*time.Millisecond)
-	require.NoError(t, tx.Rollback())
+	release()
 	require.NoError(t, <-results)
 	require.NoError(t, <-results)
 }
@@ -277,17 +274,14 @@ func TestDefect28_WrongPasswordsLockTheAccountForGrowingPauses(t *testing.T) {
 func TestDefect28_ARightPasswordIsNeverCounted(t *testing.T) {
 	e := newEnv(t, debugMode)
 	u := e.newUser()
-	tx, err := e.db.Beginx()
-	require.NoError(t, err)
-	_, err = tx.Exec("UPDATE users SET bio = 'held' WHERE id = ?", u.GetId())
-	require.NoError(t, err)
+	release := e.hold(u.GetEmail())
 	for range e.cfg.Limits.FreeAttempts + 1 {
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		_, err := e.Login(ctx, &authv1.LoginRequest{Email: u.GetEmail(), Password: goodPassword})
 		cancel()
 		requireReason(t, "service_unavailable", err)
 	}
-	require.NoError(t, tx.Rollback())
+	release()
 	e.mustLogin(u.GetEmail())
 }
 

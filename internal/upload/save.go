@@ -96,6 +96,7 @@ func (s *Store) Save(ctx context.Context, name string, src io.Reader, limit int6
 		return File{}, fmt.Errorf("upload: finish: %w", noSpace(err))
 	}
 	if err := s.persist(f.Key); err != nil {
+		_ = s.Delete(context.WithoutCancel(ctx), f.Key)
 		return File{}, fmt.Errorf("upload: persist: %w", noSpace(err))
 	}
 	sum.Sum(f.Sum[:0])
