@@ -86,7 +86,7 @@ func (s *Server) recallTarget(ctx context.Context, user im.UserID, req *logicv1.
 	return `conversation_id = ? AND sender_id = ? AND client_msg_id = ?`, []any{int64(place.ID), int64(user), req.GetClientMsgId()}, nil
 }
 
-// recallTell is how long telling of a recall may take, though nobody waits for it.
+// recallTell is how long telling of a recall may take, also when its caller has gone.
 const recallTell = 2 * time.Second
 
 // tellRecall pushes the recall to everybody who may have the message, the

@@ -127,13 +127,7 @@ func TestG6_ABacklogLeavesNoHoleInWhatAConnectionFollows(t *testing.T) {
 		h.mustSend(privateSend(2, 3, i+1, fmt.Sprint(i+1)))
 	}
 	h.ack(3, im.PlatformWeb, conv, 4)
-	b := &backlogStream{ctx: t.Context()}
-	if err := h.Backlog(&logicv1.BacklogRequest{
-		GatewayId: testGateway, Conn: &logicv1.Conn{UserId: 3, ConnId: 1, Platform: int32(im.PlatformWeb), SinceMs: time.Now().UnixMilli()},
-		Positions: []*logicv1.Cursor{{ConversationId: int64(conv), Seq: 2}},
-	}, b); err != nil {
-		t.Fatal(err)
-	}
+	b := h.syncFrom(3, conv, 2)
 	var seqs []int64
 	for _, m := range b.messages() {
 		seqs = append(seqs, m.GetSeq())
@@ -152,13 +146,7 @@ func TestG6_ABacklogFillsOneOfSeveralConnectionsOfAPlatform(t *testing.T) {
 		h.mustSend(privateSend(2, 3, i+1, fmt.Sprint(i+1)))
 	}
 	h.ack(3, im.PlatformWeb, conv, 6)
-	b := &backlogStream{ctx: t.Context()}
-	if err := h.Backlog(&logicv1.BacklogRequest{
-		GatewayId: testGateway, Conn: &logicv1.Conn{UserId: 3, ConnId: 1, Platform: int32(im.PlatformWeb), SinceMs: time.Now().UnixMilli()},
-		Positions: []*logicv1.Cursor{{ConversationId: int64(conv), Seq: 4}},
-	}, b); err != nil {
-		t.Fatal(err)
-	}
+	b := h.syncFrom(3, conv, 4)
 	if got := len(b.messages()); got != 2 {
 		t.Errorf("after 4 of 6 came %d", got)
 	}
@@ -195,6 +183,19 @@ func TestBacklog_OwnMessagesAreReadOnce(t *testing.T) {
 	if got := len(h.connect(2, 3, im.PlatformApp).messages()); got != 4 {
 		t.Errorf("%d messages for his other device, want 4", got)
 	}
+}
+
+// syncFrom is what a connection of the web gets that stands at seq in a conversation.
+func (h *harness) syncFrom(user im.UserID, conv im.ConversationID, seq int64) *backlogStream {
+	h.t.Helper()
+	b := &backlogStream{ctx: h.t.Context()}
+	if err := h.Backlog(&logicv1.BacklogRequest{
+		GatewayId: testGateway, Conn: &logicv1.Conn{UserId: int64(user), ConnId: 1, Platform: int32(im.PlatformWeb), SinceMs: time.Now().UnixMilli()},
+		Positions: []*logicv1.Cursor{{ConversationId: int64(conv), Seq: seq}},
+	}, b); err != nil {
+		h.t.Fatal(err)
+	}
+	return b
 }
 
 // submitAll hands in sends of 2 to 3 by their ids, each with what came after it,
