@@ -4,8 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"io"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -247,61 +245,15 @@ type cutProxy struct {
 
 func newCutProxy(t *testing.T, target string) *cutProxy {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	p := &cutProxy{addr: ln.Addr().String()}
-	var wg sync.WaitGroup
-	var conns sync.Map
-	t.Cleanup(func() {
-		_ = ln.Close()
-		conns.Range(func(c, _ any) bool { _ = c.(net.Conn).Close(); return true })
-		wg.Wait()
-	})
-	wg.Go(func() {
-		for {
-			in, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			out, err := net.Dial("tcp", target)
-			if err != nil {
-				_ = in.Close()
-				continue
-			}
-			conns.Store(in, true)
-			conns.Store(out, true)
-			wg.Go(func() {
-				buf := make([]byte, 64<<10)
-				for {
-					n, err := in.Read(buf)
-					if err != nil {
-						_ = out.Close()
-						return
-					}
-					if p.swallow.Load() {
-						p.sent.Add(1)
-					}
-					_, _ = out.Write(buf[:n])
-				}
-			})
-			wg.Go(func() {
-				buf := make([]byte, 64<<10)
-				for {
-					n, err := out.Read(buf)
-					if errors.Is(err, io.EOF) || err != nil {
-						_ = in.Close()
-						return
-					}
-					if p.swallow.Load() { // the answer is lost with the connection
-						_ = in.Close()
-						_ = out.Close()
-						return
-					}
-					_, _ = in.Write(buf[:n])
-				}
-			})
+	p := &cutProxy{}
+	request := func([]byte) bool {
+		if p.swallow.Load() {
+			p.sent.Add(1)
 		}
-	})
+		return true
+	}
+	answer := func([]byte) bool { return !p.swallow.Load() }
+	p.addr = testkit.Tap(t, target, func() (_, _ func([]byte) bool) { return request, answer })
 	return p
 }
 
