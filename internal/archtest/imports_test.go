@@ -59,13 +59,13 @@ var rules = []rule{
 	},
 	{
 		of:     "internal/gateway",
-		ours:   []string{"internal/im", "internal/wire", "internal/push", "internal/token", "internal/catalog", "internal/failpoint", "internal/seeded", "api/proto/"},
+		ours:   []string{"internal/im", "internal/wire", "internal/push", "internal/token", "internal/catalog", "internal/peer", "internal/failpoint", "internal/seeded", "api/proto/"},
 		theirs: []string{prometheus, grpc, protobuf, "github.com/gorilla/websocket", "github.com/coder/websocket", "golang.org/x/", "github.com/hashicorp/golang-lru/v2"},
 		why:    "the edge has sockets and clients, no database, cache, bus or other service",
 	},
 	{
 		of:     "internal/rest",
-		ours:   []string{"internal/im", "internal/wire", "internal/push", "internal/token", "internal/catalog", "internal/names", "internal/upload", "api/proto/"},
+		ours:   []string{"internal/im", "internal/wire", "internal/push", "internal/token", "internal/catalog", "internal/peer", "internal/names", "internal/upload", "api/proto/"},
 		theirs: []string{prometheus, grpc, protobuf, "github.com/go-chi/chi/v5", "golang.org/x/", "github.com/hashicorp/golang-lru/v2", "gopkg.in/yaml.v3"},
 		why:    "the edge has clients, no database, cache, bus or other service",
 	},

@@ -35,7 +35,7 @@ var elsewhere = map[string]string{
 	"friend_change_pending": fault, "store_failed": fault, "store_unavailable": fault, "routes_unavailable": fault, "shutting_down": fault,
 	"mail_not_sent": fault, "id_allocator_behind": fault, "storage_full": fault,
 
-	"overloaded": limit, "auth_busy": limit, "group_busy": limit, "uploads_busy": limit, "upload_quota_reached": limit, "reads_busy": limit, "bodies_busy": limit, "auth_too_often": limit, "auth_too_many_ids": limit,
+	"overloaded": limit, "auth_busy": limit, "group_busy": limit, "uploads_busy": limit, "downloads_busy": limit, "upload_quota_reached": limit, "reads_busy": limit, "bodies_busy": limit, "auth_too_often": limit, "auth_too_many_ids": limit,
 	"friend_limit": limit, "friend_request_limit": limit, "friend_too_many_users": limit, "group_full": limit, "groups_joined_limit": limit, "groups_limit": limit, "groups_made_limit": limit, "groups_owned_limit": limit, "too_many_users": limit,
 	"group_password_too_often": limit, "body_too_slow": "takes half a minute", "file_too_large": "TestUpload_TooLargeIsAnAnswer",
 

@@ -4,7 +4,6 @@ import (
 	"hash/maphash"
 	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,6 +13,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"im-services/internal/im"
+	"im-services/internal/peer"
 	"im-services/internal/seeded"
 	"im-services/internal/token"
 	"im-services/internal/wire"
@@ -71,7 +71,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(http.StatusServiceUnavailable, "overloaded")
 		return
 	}
-	ip := s.clientIP(r)
+	ip := peer.IP(r, s.cfg.TrustedProxies)
 	if !s.rates.allow(ip, s.cfg.ConnectRate, time.Now()) {
 		fail(http.StatusTooManyRequests, "rate_limited")
 		return
@@ -195,40 +195,6 @@ func trimBearer(s string) string {
 	return s
 }
 
-// clientIP is the address of the client: the nearest one in X-Forwarded-For
-// that is not a trusted proxy, if the request came through one.
-func (s *Server) clientIP(r *http.Request) string {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return ""
-	}
-	addr := ap.Addr().Unmap()
-	if !s.trusted(addr) {
-		return addr.String()
-	}
-	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(hops) - 1; i >= 0; i-- {
-		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
-		if err != nil {
-			break
-		}
-		addr = hop.Unmap()
-		if !s.trusted(addr) {
-			break
-		}
-	}
-	return addr.String()
-}
-
-func (s *Server) trusted(a netip.Addr) bool {
-	for _, p := range s.cfg.TrustedProxies {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
-
 // connectRates counts new connections per host and minute. Hosts with one hash share
 // a counter, so there is nothing to fill up; nobody can tell whom he shares with.
 type connectRates struct {
@@ -256,20 +222,9 @@ func (c *connectRates) allow(ip string, limit int, now time.Time) bool {
 		c.minute = minute
 		clear(c.counts)
 	}
-	n := &c.counts[maphash.String(c.seed, hostOf(ip))%rateCounters]
+	n := &c.counts[maphash.String(c.seed, peer.Host(ip))%rateCounters]
 	*n++
 	return *n <= limit
-}
-
-// hostOf names what counts as one host: an address, or the /64 of one of IPv6, of
-// which any host may take as many addresses as it likes.
-func hostOf(ip string) string {
-	addr, err := netip.ParseAddr(ip)
-	if err != nil || !addr.Is6() {
-		return ip
-	}
-	household, _ := addr.Prefix(64) // never fails: an address has 128 bits
-	return household.String()
 }
 
 func closeLabel(code wire.CloseCode) string {

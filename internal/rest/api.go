@@ -9,6 +9,7 @@ import (
 
 	pushv1 "im-services/api/proto/push/v1"
 	"im-services/internal/im"
+	"im-services/internal/peer"
 	"im-services/internal/token"
 	"im-services/internal/wire"
 )
@@ -19,10 +20,11 @@ type api struct {
 
 	zone     *time.Location
 	profiles *profiles
-	uploads  *slots
-	reads    *slots // of large answers that are being made
-	unread   *slots // of large answers that wait to be read
-	bodies   *slots // of bytes of bodies, those that nobody answers for being user 0's
+	uploads  *slots[im.UserID]
+	files    *slots[string]    // that are being fetched, by host
+	reads    *slots[im.UserID] // of large answers that are being made
+	unread   *slots[im.UserID] // of large answers that wait to be read
+	bodies   *slots[im.UserID] // of bytes of bodies, those that nobody answers for being user 0's
 	metrics  *metrics
 }
 
@@ -74,7 +76,7 @@ func (c *call) sender() *pushv1.Profile {
 	}
 }
 
-func (c *call) peerIP() string { return peerIP(c.r, c.Config.TrustedProxies) }
+func (c *call) peerIP() string { return peer.IP(c.r, c.Config.TrustedProxies) }
 
 // time spells a time in Unix milliseconds.
 func (a *api) time(ms int64) string { return wire.Time(ms, a.zone) }

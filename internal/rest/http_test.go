@@ -2,13 +2,11 @@ package rest
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,7 +19,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	authv1 "im-services/api/proto/auth/v1"
-	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/catalog"
 	"im-services/internal/im"
 	"im-services/internal/token"
@@ -228,35 +225,11 @@ func TestAccessLog_HasNoLinksToFiles(t *testing.T) {
 	require.Equal(t, 405, e.do(http.MethodDelete, path, nil).status)
 	require.NoError(t, os.Remove(filepath.Join(e.dir, key)))
 	require.NoError(t, os.Symlink(key, filepath.Join(e.dir, key))) // cannot be opened
-	e.refused(e.get(path), 500)
+	require.Equal(t, 503, e.get(path).status)
 	require.NotContains(t, log.String(), key)
 	require.NotContains(t, log.String(), "Report")
 	mark := `"path":"/files/` + keyMark(key) + `","route":"/files/{key}/{name}"`
 	require.Equal(t, 2, strings.Count(log.String(), mark), "one file is told from another:\n%s", &log)
-}
-
-func TestPeerIP(t *testing.T) {
-	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")}
-	tests := []struct{ remote, forwarded, want string }{
-		{"203.0.113.9:1234", "", "203.0.113.9"},
-		{"203.0.113.9:1234", "1.1.1.1", "203.0.113.9"},
-		{"10.1.1.1:1", "1.1.1.1", "1.1.1.1"},
-		{"10.1.1.1:1", "6.6.6.6, 1.1.1.1", "1.1.1.1"},
-		{"10.1.1.1:1", "6.6.6.6, 1.1.1.1, 10.2.2.2", "1.1.1.1"},
-		{"10.1.1.1:1", "not an address", "10.1.1.1"},
-		{"10.1.1.1:1", "", "10.1.1.1"},
-		{"[::1]:1", "2001:db8::7", "2001:db8::7"},
-		{"[::ffff:10.1.1.1]:1", "1.1.1.1", "1.1.1.1"},
-		{"", "1.1.1.1", ""},
-	}
-	for _, tt := range tests {
-		r := httptest.NewRequest(http.MethodGet, "/", nil)
-		r.RemoteAddr = tt.remote
-		if tt.forwarded != "" {
-			r.Header.Set("X-Forwarded-For", tt.forwarded)
-		}
-		require.Equal(t, tt.want, peerIP(r, trusted), "%+v", tt)
-	}
 }
 
 func TestHead(t *testing.T) {
@@ -267,24 +240,27 @@ func TestHead(t *testing.T) {
 }
 
 func TestNew_RefusesWhatCannotWork(t *testing.T) {
-	for name, change := range map[string]func(*Deps){
-		"public url missing":  func(d *Deps) { d.Config.PublicURL = "" },
-		"public url relative": func(d *Deps) { d.Config.PublicURL = "im.example" },
-		"public url scheme":   func(d *Deps) { d.Config.PublicURL = "javascript:alert(1)" },
-		"zone":                func(d *Deps) { d.Config.TimeZone = "Nowhere/Atlantis" },
-		"negative limit":      func(d *Deps) { d.Config.UploadLimit = -1 },
-		"no room for a body":  func(d *Deps) { d.Config.BodyBudget = 1 },
-		"no verifier":         func(d *Deps) { d.Verify = nil },
-		"no auth":             func(d *Deps) { d.Auth = nil },
+	var whole Deps
+	newEdge(t, func(d *Deps) { whole = *d })
+	for name, tt := range map[string]struct {
+		change func(*Deps)
+		says   string
+	}{
+		"public url missing":  {func(d *Deps) { d.Config.PublicURL = "" }, "public_url"},
+		"public url relative": {func(d *Deps) { d.Config.PublicURL = "im.example" }, "public_url"},
+		"public url scheme":   {func(d *Deps) { d.Config.PublicURL = "javascript:alert(1)" }, "public_url"},
+		"zone":                {func(d *Deps) { d.Config.TimeZone = "Nowhere/Atlantis" }, "time_zone"},
+		"negative limit":      {func(d *Deps) { d.Config.UploadLimit = -1 }, "negative"},
+		"negative downloads":  {func(d *Deps) { d.Config.Downloads = -1 }, "negative"},
+		"no room for a body":  {func(d *Deps) { d.Config.BodyBudget = 1 }, "body_budget"},
+		"no verifier":         {func(d *Deps) { d.Verify = nil }, "dependency"},
+		"no auth":             {func(d *Deps) { d.Auth = nil }, "dependency"},
+		"no uploads":          {func(d *Deps) { d.Uploads = nil }, "dependency"},
 	} {
-		deps := Deps{Config: Config{PublicURL: public}, Verify: verify}
-		b := newEdge(t)
-		deps.Auth = authv1.NewAuthServiceClient(b.backend)
-		deps.Send = func(context.Context, *logicv1.Send) (*logicv1.SendResult, error) { return nil, nil } //nolint:nilnil // not called
-		deps.Messages = logicv1.NewMessageServiceClient(b.backend)
-		change(&deps)
+		deps := whole
+		tt.change(&deps)
 		_, err := New(deps)
-		require.Error(t, err, name)
+		require.ErrorContains(t, err, tt.says, name)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/go-chi/chi/v5/middleware"
 
 	"im-services/internal/im"
+	"im-services/internal/peer"
 )
 
 // record is what the access log says about a request; handlers fill it in.
@@ -59,7 +60,7 @@ func (a *api) access(next http.Handler) http.Handler {
 				slog.String("method", method(r.Method)), slog.String("path", loggedPath(r)), slog.String("route", route),
 				slog.Int("status", ww.Status()), slog.Int("code", rec.code), slog.String("reason", rec.reason),
 				slog.Int("bytes", ww.BytesWritten()), slog.Duration("took", took),
-				slog.Int64("user", int64(rec.user)), slog.String("ip", peerIP(r, a.Config.TrustedProxies)),
+				slog.Int64("user", int64(rec.user)), slog.String("ip", peer.IP(r, a.Config.TrustedProxies)),
 				slog.String("request_id", rec.id))
 		}()
 		next.ServeHTTP(ww, r)

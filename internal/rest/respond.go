@@ -132,6 +132,9 @@ func withCode(code int, err error) error {
 	return &coded{code: code, err: err}
 }
 
+// writePause is how long a client may leave an answer unread.
+const writePause = 30 * time.Second
+
 // httpStatus is the HTTP status that goes with an envelope code: application
 // errors travel as 200, because the web client shows the text of those only.
 func httpStatus(code int) int {
@@ -144,6 +147,11 @@ func httpStatus(code int) int {
 
 // fail answers an error.
 func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
+	a.failAs(w, r, httpStatus, err)
+}
+
+// failAs is fail with another status for a code.
+func (a *api) failAs(w http.ResponseWriter, r *http.Request, status func(code int) int, err error) {
 	reason := reasonOf(err)
 	entry, ok := catalog.Lookup(reason)
 	if !ok {
@@ -173,7 +181,7 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Retry-After", strconv.FormatInt(env.RetryAfter, 10))
 	}
 	body, _ := a.encode(r, env)
-	a.write(w, r, httpStatus(code), code, body, nil)
+	a.write(w, r, status(code), code, body, nil)
 }
 
 // reasonOf is the catalogue key of an error, whoever made it.

@@ -17,6 +17,7 @@ import (
 	authv1 "im-services/api/proto/auth/v1"
 	friendv1 "im-services/api/proto/friend/v1"
 	logicv1 "im-services/api/proto/logic/v1"
+	"im-services/internal/im"
 	"im-services/internal/token"
 	"im-services/internal/upload"
 )
@@ -38,6 +39,10 @@ type Config struct {
 	// UploadQuota is what the files of one user may take in all, in bytes, each 8 KiB
 	// more than its size. 0: no bound.
 	UploadQuota int64 `yaml:"upload_quota"`
+	// Downloads bounds the files that are being fetched at once, DownloadsPerHost those of
+	// one host, which may be a proxy of many people. Defaults 1,024 and 128.
+	Downloads        int `yaml:"downloads"`
+	DownloadsPerHost int `yaml:"downloads_per_host"`
 	// ReadsPerUser bounds the pages and lists of one user that are made at once, and
 	// the answers of more than 64 KiB that he has not read yet. Default 8.
 	ReadsPerUser int `yaml:"reads_per_user"`
@@ -102,6 +107,12 @@ func (c Config) withDefaults() (Config, error) {
 	if c.UploadsPerUser == 0 {
 		c.UploadsPerUser = 4
 	}
+	if c.Downloads == 0 {
+		c.Downloads = 1024
+	}
+	if c.DownloadsPerHost == 0 {
+		c.DownloadsPerHost = 128
+	}
 	if c.ReadsPerUser == 0 {
 		c.ReadsPerUser = 8
 	}
@@ -129,7 +140,7 @@ func (c Config) Validate() error {
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 		return errors.New("rest: public_url must be an absolute http or https URL")
 	}
-	if c.UploadLimit < 0 || c.UploadConcurrency < 0 || c.UploadsPerUser < 0 || c.UploadQuota < 0 || c.ReadsPerUser < 0 || c.BodyLimit < 0 || c.BodyBudget < 0 || c.RequestTimeout < 0 || c.ProfileTTL < 0 || c.ProfileCache < 0 {
+	if c.UploadLimit < 0 || c.UploadConcurrency < 0 || c.UploadsPerUser < 0 || c.UploadQuota < 0 || c.Downloads < 0 || c.DownloadsPerHost < 0 || c.ReadsPerUser < 0 || c.BodyLimit < 0 || c.BodyBudget < 0 || c.RequestTimeout < 0 || c.ProfileTTL < 0 || c.ProfileCache < 0 {
 		return errors.New("rest: limits must not be negative")
 	}
 	if c.BodyBudget != 0 && c.BodyBudget < c.BodyLimit {
@@ -164,10 +175,11 @@ func New(deps Deps) (http.Handler, error) {
 		Deps:     deps,
 		zone:     zone,
 		profiles: newProfiles(deps.Auth, cfg.ProfileCache, cfg.ProfileTTL),
-		uploads:  newSlots(cfg.UploadConcurrency, cfg.UploadsPerUser),
-		reads:    newSlots(math.MaxInt, cfg.ReadsPerUser),
-		unread:   newSlots(math.MaxInt, cfg.ReadsPerUser),
-		bodies:   newSlots(int(cfg.BodyBudget), int(max(cfg.BodyBudget/8, cfg.BodyLimit))),
+		uploads:  newSlots[im.UserID](cfg.UploadConcurrency, cfg.UploadsPerUser),
+		reads:    newSlots[im.UserID](math.MaxInt, cfg.ReadsPerUser),
+		unread:   newSlots[im.UserID](math.MaxInt, cfg.ReadsPerUser),
+		bodies:   newSlots[im.UserID](int(cfg.BodyBudget), int(max(cfg.BodyBudget/8, cfg.BodyLimit))),
+		files:    newSlots[string](cfg.Downloads, cfg.DownloadsPerHost),
 		metrics:  newMetrics(deps.Registry),
 	}
 	return a.routes()

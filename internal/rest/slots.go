@@ -7,42 +7,43 @@ import (
 	"im-services/internal/im"
 )
 
-// slots bounds what is taken at once of a kind, and each user's share of it: what waits
-// for a slow line may last, so one user could take everything for hours.
-type slots struct {
+// slots bounds what is taken at once of a kind, and each taker's share of it: what waits
+// for a slow line may last, so one could take everything for hours. Takers are users, or
+// hosts.
+type slots[K comparable] struct {
 	all, each int
 
 	mu      sync.Mutex // guards the following fields
 	running int
-	users   map[im.UserID]int // those who have taken some
+	by      map[K]int // those who have taken some
 }
 
-func newSlots(all, each int) *slots {
-	return &slots{all: all, each: each, users: map[im.UserID]int{}}
+func newSlots[K comparable](all, each int) *slots[K] {
+	return &slots[K]{all: all, each: each, by: map[K]int{}}
 }
 
-// take reports whether the user may have one more; then release must follow.
-func (s *slots) take(user im.UserID) bool { return s.takeN(user, 1) }
+// take reports whether the taker may have one more; then release must follow.
+func (s *slots[K]) take(by K) bool { return s.takeN(by, 1) }
 
-func (s *slots) takeN(user im.UserID, n int) bool {
+func (s *slots[K]) takeN(by K, n int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n > s.all-s.running || n > s.each-s.users[user] {
+	if n > s.all-s.running || n > s.each-s.by[by] {
 		return false
 	}
 	s.running += n
-	s.users[user] += n
+	s.by[by] += n
 	return true
 }
 
-func (s *slots) release(user im.UserID) { s.releaseN(user, 1) }
+func (s *slots[K]) release(by K) { s.releaseN(by, 1) }
 
-func (s *slots) releaseN(user im.UserID, n int) {
+func (s *slots[K]) releaseN(by K, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.running -= n
-	if s.users[user] -= n; s.users[user] == 0 {
-		delete(s.users, user)
+	if s.by[by] -= n; s.by[by] == 0 {
+		delete(s.by, by)
 	}
 }
 

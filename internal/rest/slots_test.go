@@ -135,7 +135,7 @@ func TestG13_PagesBeingMadeAreBounded(t *testing.T) {
 
 // Nothing is remembered of users for whom nothing runs.
 func TestSlots_AreGivenBack(t *testing.T) {
-	s := newSlots(3, 2)
+	s := newSlots[im.UserID](3, 2)
 	require.True(t, s.take(1))
 	require.True(t, s.take(1))
 	require.False(t, s.take(1))
@@ -146,5 +146,5 @@ func TestSlots_AreGivenBack(t *testing.T) {
 		s.release(user)
 	}
 	require.Zero(t, s.running)
-	require.Empty(t, s.users)
+	require.Empty(t, s.by)
 }

@@ -2,7 +2,6 @@ package rest
 
 import (
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 )
@@ -29,33 +28,4 @@ func unprefix(t string) string {
 		t = strings.TrimSpace(t[7:])
 	}
 	return t
-}
-
-// peerIP is the address of the client. X-Forwarded-For counts only as far as
-// trusted proxies wrote it: from the right, the first address that is not one
-// of theirs.
-func peerIP(r *http.Request, trusted []netip.Prefix) string {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return ""
-	}
-	ip := peer.Addr().Unmap().WithZone("")
-	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(hops) - 1; i >= 0 && within(ip, trusted); i-- {
-		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
-		if err != nil {
-			break
-		}
-		ip = hop.Unmap().WithZone("")
-	}
-	return ip.String()
-}
-
-func within(ip netip.Addr, nets []netip.Prefix) bool {
-	for _, n := range nets {
-		if n.Contains(ip) {
-			return true
-		}
-	}
-	return false
 }

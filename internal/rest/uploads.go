@@ -14,15 +14,13 @@ import (
 
 	logicv1 "im-services/api/proto/logic/v1"
 	"im-services/internal/im"
+	"im-services/internal/peer"
 	"im-services/internal/upload"
 	"im-services/internal/wire"
 )
 
 // formOverhead is what a multipart body may hold besides the file.
 const formOverhead = 64 << 10
-
-// writePause is how long a client may leave a chunk of a file unread.
-const writePause = 30 * time.Second
 
 // uploadFile stores the part named file while it arrives; it is never whole in
 // memory.
@@ -140,23 +138,38 @@ func (c *call) store(part *multipart.Part) (upload.File, error) {
 func (a *api) serveFile(w http.ResponseWriter, r *http.Request) {
 	key := chi.URLParam(r, "key")
 	w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
-	err := a.Uploads.Serve(&patientWriter{ResponseWriter: w, ctl: http.NewResponseController(w)}, r, key)
+	host := peer.Host(peer.IP(r, a.Config.TrustedProxies))
+	if !a.files.take(host) {
+		a.failAs(w, r, fileStatus, &im.Error{Kind: im.KindExhausted, Reason: "downloads_busy", RetryAfter: 5 * time.Second})
+		return
+	}
+	defer a.files.release(host)
+	err := a.Uploads.Serve(&pacedWriter{ResponseWriter: w, ctl: http.NewResponseController(w)}, r, key)
 	switch {
 	case errors.Is(err, upload.ErrNotFound):
 		a.fail(w, r, im.E(im.KindNotFound, "file_not_found", nil))
 	case err != nil: // buckets name the key in their errors
-		a.fail(w, r, im.E(im.KindUnavailable, "service_unavailable", errors.New(strings.ReplaceAll(err.Error(), key, keyMark(key)))))
+		a.failAs(w, r, fileStatus, im.E(im.KindUnavailable, "service_unavailable", errors.New(strings.ReplaceAll(err.Error(), key, keyMark(key)))))
 	}
 }
 
-// patientWriter gives each chunk of a long answer its own deadline, so that a
-// slow reader may take long but a dead one does not.
-type patientWriter struct {
+// fileStatus is the status instead of a file, which nobody must take for the file.
+func fileStatus(int) int { return http.StatusServiceUnavailable }
+
+// pacedWriter writes an answer of any length to a reader who keeps the pace that is
+// demanded of bodies. Who does not is cut off: he may ask for the rest.
+type pacedWriter struct {
 	http.ResponseWriter
 	ctl *http.ResponseController
+	due int64 // bytes to be taken before the window closes; none: the next write opens one
 }
 
-func (w *patientWriter) Write(p []byte) (int, error) {
-	_ = w.ctl.SetWriteDeadline(time.Now().Add(writePause))
-	return w.ResponseWriter.Write(p)
+func (w *pacedWriter) Write(p []byte) (int, error) {
+	if w.due <= 0 {
+		w.due = paceBytes
+		_ = w.ctl.SetWriteDeadline(time.Now().Add(paceWindow))
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.due -= int64(n)
+	return n, err
 }

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/textproto"
 	"net/url"
 	"path/filepath"
@@ -193,8 +194,9 @@ type fullDisk struct{ driver.Bucket }
 func (fullDisk) NewTypedWriter(context.Context, string, string, *driver.WriterOptions) (driver.Writer, error) {
 	return nil, &fs.PathError{Op: "open", Err: syscall.ENOSPC}
 }
-func (fullDisk) ErrorCode(error) gcerrors.ErrorCode { return gcerrors.Unknown }
-func (fullDisk) Close() error                       { return nil }
+func (fullDisk) Delete(context.Context, string, *driver.DeleteOptions) error { return nil }
+func (fullDisk) ErrorCode(error) gcerrors.ErrorCode                          { return gcerrors.Unknown }
+func (fullDisk) Close() error                                                { return nil }
 
 // Where there is no space the refusal says so, to clients that are still sending
 // as well.
@@ -302,6 +304,83 @@ func TestG14_SlowUploadsTakeNoOthersPlace(t *testing.T) {
 	require.Eventually(t, func() bool { return e.upload("x.txt", []byte("x")).code == 200 }, 5*time.Second, time.Millisecond)
 	require.NoError(t, slow[1].Close())
 	wg.Wait()
+}
+
+// TestG14_SlowDownloadsTakeNoOthersPlace: one host holds its share of the files that are
+// being fetched and no more, and what is not sent is nobody's file.
+func TestG14_SlowDownloadsTakeNoOthersPlace(t *testing.T) {
+	e := newEdge(t, func(d *Deps) {
+		d.Config.Downloads, d.Config.DownloadsPerHost = 3, 2
+		d.Config.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+	})
+	link := e.uploaded("x.bin", make([]byte, 24<<20)) // more than a socket takes unread
+	srv := httptest.NewServer(e.handler)
+	t.Cleanup(srv.Close)
+	fetch := func(host string) *http.Response {
+		req, err := http.NewRequest(http.MethodGet, srv.URL+link, nil)
+		require.NoError(t, err)
+		req.Header.Set("X-Forwarded-For", host)
+		r, err := srv.Client().Do(req)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = r.Body.Close() })
+		return r
+	}
+	busy := func(host string) {
+		t.Helper()
+		r := fetch(host)
+		require.Equal(t, http.StatusServiceUnavailable, r.StatusCode)
+		require.Equal(t, "5", r.Header.Get("Retry-After"))
+		body, err := io.ReadAll(r.Body)
+		require.NoError(t, err)
+		require.Contains(t, string(body), "downloads_busy")
+	}
+	slow := []*http.Response{fetch("2001:db8::1"), fetch("2001:db8::2")}
+	busy("2001:db8::3") // the same household
+	slow = append(slow, fetch("192.0.2.1"))
+	busy("192.0.2.2") // all are taken
+	for _, r := range slow {
+		require.Equal(t, 200, r.StatusCode)
+		require.NoError(t, r.Body.Close())
+	}
+	require.Eventually(t, func() bool {
+		r := fetch("192.0.2.2")
+		n, err := io.Copy(io.Discard, r.Body)
+		return r.StatusCode == 200 && n == 24<<20 && err == nil
+	}, 5*time.Second, 10*time.Millisecond)
+}
+
+// A store that is away must not look like the file.
+func TestFiles_StoreAway(t *testing.T) {
+	var store *upload.Store
+	e := newEdge(t, func(d *Deps) { store = d.Uploads })
+	link := e.uploaded("x.txt", []byte("x"))
+	require.NoError(t, store.Close())
+	require.Equal(t, 503, e.send(httptest.NewRequest(http.MethodGet, link, nil)).status)
+}
+
+// deadlines counts the deadlines that a writer sets.
+type deadlines struct {
+	http.ResponseWriter
+	set int
+}
+
+func (d *deadlines) SetWriteDeadline(time.Time) error {
+	d.set++
+	return nil
+}
+
+// A reader must take paceBytes in every window, however small his bites are.
+func TestPacedWriter(t *testing.T) {
+	d := &deadlines{ResponseWriter: httptest.NewRecorder()}
+	w := &pacedWriter{ResponseWriter: d, ctl: http.NewResponseController(d)}
+	for range 2 * paceBytes / (10 << 10) {
+		_, err := w.Write(make([]byte, 10<<10))
+		require.NoError(t, err)
+	}
+	require.Equal(t, 2, d.set)
+	_, err := w.Write([]byte("x"))
+	require.NoError(t, err)
+	require.Equal(t, 3, d.set)
 }
 
 func TestFiles_UnknownAndForged(t *testing.T) {

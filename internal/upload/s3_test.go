@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,6 +24,8 @@ type objects struct {
 	mu      sync.Mutex
 	kept    map[string]object
 	pending map[string]map[int]object // uploads in parts, by key
+	asked   int                       // requests in all
+	worst   int                       // of what is put, the part from which on it is refused; 0: none
 }
 
 type object struct {
@@ -32,6 +36,7 @@ type object struct {
 func (o *objects) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.asked++
 	key := r.URL.Path
 	obj, ok := o.kept[key]
 	q := r.URL.Query()
@@ -59,7 +64,12 @@ func (o *objects) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.Header.Get("Content-Encoding"), "aws-chunked") {
 			body = dechunk(body)
 		}
-		if part, err := strconv.Atoi(q.Get("partNumber")); err == nil {
+		part, err := strconv.Atoi(q.Get("partNumber"))
+		if o.worst > 0 && part >= o.worst {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		if err == nil {
 			o.pending[key][part] = object{body: body}
 		} else {
 			o.kept[key] = object{body: body, header: r.Header.Clone()}
@@ -110,18 +120,56 @@ func dechunk(b []byte) []byte {
 	}
 }
 
-func TestStore_OnS3(t *testing.T) {
+// openS3 opens a store in a bucket of its own.
+func openS3(t *testing.T) (*Store, *objects) {
+	t.Helper()
 	fake := &objects{kept: map[string]object{}, pending: map[string]map[int]object{}}
 	srv := httptest.NewServer(fake)
 	t.Cleanup(srv.Close)
 	t.Setenv("AWS_ACCESS_KEY_ID", "key")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
-	s, err := Open(context.Background(), Config{Bucket: "s3://bucket?region=here&use_path_style=true&endpoint=" + url.QueryEscape(srv.URL)}, slog.New(slog.DiscardHandler))
+	s, err := Open(context.Background(), s3Config(srv.URL, t.TempDir()), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	contract(t, s, func() int {
-		fake.mu.Lock()
-		defer fake.mu.Unlock()
-		return len(fake.kept) + len(fake.pending)
-	})
+	return s, fake
+}
+
+func s3Config(endpoint, spool string) Config {
+	return Config{Bucket: "s3://bucket?region=here&use_path_style=true&endpoint=" + url.QueryEscape(endpoint), Spool: spool}
+}
+
+func (o *objects) count() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.kept) + len(o.pending)
+}
+
+func TestStore_OnS3(t *testing.T) {
+	s, fake := openS3(t)
+	contract(t, s, fake.count)
+}
+
+// What does not come whole never gets to a bucket elsewhere, which would keep the
+// parts that it has; and what it refuses in the middle is given up there.
+func TestStore_LeavesNothingOnS3(t *testing.T) {
+	s, fake := openS3(t)
+	for _, src := range []io.Reader{&failing{30 << 20}, bytes.NewReader(make([]byte, 30<<20+1))} {
+		_, err := s.Save(context.Background(), "x.bin", src, 30<<20)
+		require.Error(t, err)
+	}
+	require.Zero(t, fake.asked)
+
+	fake.worst = 3
+	_, err := s.Save(context.Background(), "x.bin", bytes.NewReader(make([]byte, 30<<20)), 30<<20)
+	require.Error(t, err)
+	require.Greater(t, fake.asked, 3)
+	require.Zero(t, fake.count())
+	left, err := os.ReadDir(s.spool)
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+func TestOpen_SpoolMissing(t *testing.T) {
+	_, err := Open(context.Background(), s3Config("http://127.0.0.1:1", filepath.Join(t.TempDir(), "none")), slog.New(slog.DiscardHandler))
+	require.ErrorContains(t, err, "upload.spool")
 }

@@ -66,49 +66,70 @@ func (s *Store) Save(ctx context.Context, name string, src io.Reader, limit int6
 	kind := mimetype.Detect(head)
 	f := File{Key: newKey(), Name: safeName(name, kind)}
 	f.Type = mediaType(kind, f.Name)
+	in.Reader = io.MultiReader(bytes.NewReader(head), src)
+	if s.dir != "" {
+		err = s.saveHere(ctx, &f, in, limit)
+	} else {
+		err = s.saveThere(ctx, &f, in, limit)
+	}
+	if err != nil {
+		return File{}, err
+	}
+	return f, nil
+}
 
+// saveHere writes a file to the directory while it comes.
+func (s *Store) saveHere(ctx context.Context, f *File, in *source, limit int64) error {
 	// Cancelling its context is how a blob writer is told to forget the file.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	w, err := s.bucket.NewWriter(ctx, f.Key, &blob.WriterOptions{
-		ContentType:                 f.Type,
-		DisableContentTypeDetection: true,
-		Metadata:                    map[string]string{nameKey: url.PathEscape(f.Name)},
-	})
+	w, err := s.bucket.NewWriter(ctx, f.Key, f.options())
 	if err != nil {
-		return File{}, fmt.Errorf("upload: write: %w", noSpace(err))
+		return fmt.Errorf("upload: write: %w", noSpace(err))
 	}
-	sum := sha256.New()
-	whole := io.MultiReader(bytes.NewReader(head), in)
-	f.Size, err = io.Copy(io.MultiWriter(w, sum), io.LimitReader(whole, limit+1))
-	if err == nil && f.Size > limit {
-		err = ErrTooLarge
-	}
-	if err != nil {
+	if err := f.copy(w, in, limit); err != nil {
 		cancel()
 		_ = w.Close() // reports the cancellation
-		if in.err != nil {
-			err = fmt.Errorf("%w: %w", ErrCut, in.err)
-		}
-		return File{}, fmt.Errorf("upload: copy: %w", noSpace(err))
+		return err
 	}
 	if err := w.Close(); err != nil {
-		return File{}, fmt.Errorf("upload: finish: %w", noSpace(err))
+		return fmt.Errorf("upload: finish: %w", noSpace(err))
 	}
 	if err := s.persist(f.Key); err != nil {
 		_ = s.Delete(context.WithoutCancel(ctx), f.Key)
-		return File{}, fmt.Errorf("upload: persist: %w", noSpace(err))
+		return fmt.Errorf("upload: persist: %w", noSpace(err))
+	}
+	return nil
+}
+
+func (f *File) options() *blob.WriterOptions {
+	return &blob.WriterOptions{
+		ContentType:                 f.Type,
+		DisableContentTypeDetection: true,
+		Metadata:                    map[string]string{nameKey: url.PathEscape(f.Name)},
+	}
+}
+
+// copy writes what in holds to w, and notes its size and sum.
+func (f *File) copy(w io.Writer, in *source, limit int64) error {
+	sum := sha256.New()
+	var err error
+	f.Size, err = io.Copy(io.MultiWriter(w, sum), io.LimitReader(in, limit+1))
+	switch {
+	case in.err != nil:
+		return fmt.Errorf("upload: copy: %w: %w", ErrCut, in.err)
+	case err != nil:
+		return fmt.Errorf("upload: copy: %w", noSpace(err))
+	case f.Size > limit:
+		return ErrTooLarge
 	}
 	sum.Sum(f.Sum[:0])
-	return f, nil
+	return nil
 }
 
 // persist makes a file in a directory survive a power cut, as the message that
 // links to it does: the bucket has renamed it, which says nothing of its bytes.
 func (s *Store) persist(key string) error {
-	if s.dir == "" {
-		return nil
-	}
 	path := filepath.Join(s.dir, key)
 	for _, name := range []string{path, path + ".attrs", s.dir} {
 		f, err := os.Open(name) //nolint:gosec // of a key that we made

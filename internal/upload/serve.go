@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
@@ -38,6 +39,12 @@ func (s *Store) Serve(w http.ResponseWriter, r *http.Request, key string) error 
 	h.Set("ETag", `"`+key+`"`)
 	if !inline(attrs.ContentType) {
 		h.Set("Content-Disposition", disposition(name))
+	}
+	if strings.Contains(r.Header.Get("Range"), ",") {
+		// Each of several ranges would be a request to the bucket. Who asks for them must
+		// be ready for all of the file.
+		r = r.Clone(ctx)
+		r.Header.Del("Range")
 	}
 	http.ServeContent(w, r, "", attrs.ModTime, file)
 	return nil

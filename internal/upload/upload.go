@@ -24,6 +24,10 @@ type Config struct {
 	// Bucket is a directory, or s3://bucket?region=...&endpoint=...&use_path_style=true
 	// for anything that speaks S3 (credentials from the AWS_* environment).
 	Bucket string `yaml:"bucket"`
+	// Spool is where a file lies until it has come whole, if Bucket is no directory. It
+	// needs room for rest.upload_concurrency files of rest.upload_limit. Default: the
+	// system's directory for temporary files.
+	Spool string `yaml:"spool"`
 }
 
 // Validate reports a bucket that cannot be opened.
@@ -41,10 +45,16 @@ func (c Config) Validate() error {
 type Store struct {
 	bucket *blob.Bucket
 	dir    string // of a bucket that is a directory, else ""
+	spool  string
+	sends  chan struct{} // those under way to a bucket that is elsewhere
 }
 
 // New makes a Store of a bucket that is open, and closes it when it is closed.
-func New(b *blob.Bucket) *Store { return &Store{bucket: b} }
+func New(b *blob.Bucket) *Store { return newStore(b, "", "") }
+
+func newStore(b *blob.Bucket, dir, spool string) *Store {
+	return &Store{bucket: b, dir: dir, spool: spool, sends: make(chan struct{}, sendsAtOnce)}
+}
 
 // Open opens the bucket; a directory is made if it is missing, and freed of what
 // uploads left there whose process died. Close it.
@@ -56,7 +66,15 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upload: open bucket: %w", err)
 	}
-	return &Store{bucket: b, dir: dir}, nil
+	s := newStore(b, dir, cfg.Spool)
+	if dir == "" {
+		f, err := s.openSpool()
+		if err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+		_ = f.Close()
+	}
+	return s, nil
 }
 
 // openBucket also returns the directory, if it is one.

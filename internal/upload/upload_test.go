@@ -69,7 +69,8 @@ func contract(t *testing.T, s *Store, kept func() int) {
 	t.Helper()
 	ctx := context.Background()
 	big := bytes.Repeat([]byte("0123456789"), 1<<20)
-	for _, content := range [][]byte{[]byte("x"), bytes.Repeat([]byte("y"), sniffLen), bytes.Repeat([]byte("z"), sniffLen+1), big} {
+	huge := bytes.Repeat([]byte("0123456789abcdef"), 5<<18) // S3 takes it in parts
+	for _, content := range [][]byte{[]byte("x"), bytes.Repeat([]byte("y"), sniffLen), bytes.Repeat([]byte("z"), sniffLen+1), big, huge} {
 		f, err := s.Save(ctx, "图 1.txt", bytes.NewReader(content), int64(len(content)))
 		require.NoError(t, err)
 		require.Equal(t, int64(len(content)), f.Size)
@@ -91,6 +92,12 @@ func contract(t *testing.T, s *Store, kept func() int) {
 		require.Equal(t, 206, w.Code)
 		require.Equal(t, content[len(content)-1:], w.Body.Bytes())
 
+		r.Header.Set("Range", "bytes=0-0,0-0")
+		w = httptest.NewRecorder()
+		require.NoError(t, s.Serve(w, r, f.Key))
+		require.Equal(t, 200, w.Code, "several ranges are not asked of a bucket one by one")
+		require.True(t, bytes.Equal(content, w.Body.Bytes()))
+
 		before := kept()
 		require.NoError(t, s.Delete(ctx, f.Key))
 		require.Equal(t, before-1, kept())
@@ -111,13 +118,15 @@ func contract(t *testing.T, s *Store, kept func() int) {
 		_, err := s.Save(ctx, "x", c.src, 100)
 		require.ErrorIs(t, err, c.want, name)
 	}
-	_, err := s.Save(ctx, "x", bytes.NewReader(big), int64(len(big))-1)
-	require.ErrorIs(t, err, ErrTooLarge)
-	_, err = s.Save(ctx, "x", &failing{1 << 20}, 1<<30)
-	require.ErrorIs(t, err, ErrCut)
+	for _, body := range [][]byte{big, huge} {
+		_, err := s.Save(ctx, "x", bytes.NewReader(body), int64(len(body))-1)
+		require.ErrorIs(t, err, ErrTooLarge)
+		_, err = s.Save(ctx, "x", &failing{len(body) - 1}, 1<<30)
+		require.ErrorIs(t, err, ErrCut)
+	}
 	gone, cancel := context.WithCancel(ctx)
 	cancel()
-	_, err = s.Save(gone, "x", bytes.NewReader(big), 1<<30)
+	_, err := s.Save(gone, "x", bytes.NewReader(big), 1<<30)
 	require.Error(t, err)
 	require.Zero(t, kept(), "nothing is left behind")
 
@@ -172,7 +181,7 @@ func (w *fullWriter) Close() error {
 func TestStore_NoSpace(t *testing.T) {
 	for name, room := range map[string]int{"at the beginning": -1, "in the middle": 100 << 10, "at the end": 2 << 20} {
 		disk := &full{room: room}
-		s := New(blob.NewBucket(disk))
+		s := newStore(blob.NewBucket(disk), t.TempDir(), "")
 		_, err := s.Save(context.Background(), "x.bin", bytes.NewReader(make([]byte, 1<<20)), 1<<20)
 		require.ErrorIs(t, err, ErrFull, name)
 		require.NotErrorIs(t, err, ErrCut, name)
