@@ -339,7 +339,7 @@ func (c *conn) writeLocked(m *message) {
 	if n := len(c.unproven); n > 0 && c.unproven[n-1].conv == m.conv {
 		c.unproven[n-1].seq = m.seq
 	} else {
-		if n >= maxUnproven {
+		if n >= maxUnproven && n == cap(c.unproven) { // whenever it would grow, so not for each push
 			c.unproven = merge(c.unproven)
 		}
 		c.unproven = append(c.unproven, place{m.conv, m.seq})
@@ -485,8 +485,16 @@ func (c *conn) dropDeliveryLocked() {
 	c.ahead, c.positions, c.own, c.unproven = nil, nil, nil, nil
 }
 
-// event writes a frame that is not stored: it may be lost.
-func (c *conn) event(frame []byte) { c.sendIfRoom(frame) }
+// news writes who has come and gone. It may be lost, and while a client is behind it is:
+// he can ask.
+func (c *conn) news(frame []byte) { c.sendIfRoom(frame, c.s.cfg.OutboxBytes/2) }
+
+// call writes that somebody calls. It means nothing later, so nobody is closed for it.
+func (c *conn) call(frame []byte) { c.sendIfRoom(frame, c.s.cfg.OutboxBytes) }
+
+// event writes what is not in the store of messages, about friends and new groups. Who
+// has no room for it is closed, and asks when he comes again.
+func (c *conn) event(frame []byte) { _ = c.send(frame) }
 
 // recall writes that a message was taken back. It is not lost: who cannot take it
 // is closed and reads the store. It comes after the message if that is being

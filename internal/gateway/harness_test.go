@@ -357,13 +357,22 @@ type rawConn struct {
 	net.Conn
 }
 
-func (w *world) raw(user int64) *rawConn {
+func (w *world) raw(user int64) *rawConn { return w.rawReading(user, 0) }
+
+// rawReading is raw with a socket that takes so many bytes unread; 0: as many as the
+// kernel likes.
+func (w *world) rawReading(user int64, buffer int) *rawConn {
 	w.t.Helper()
 	nc, err := net.Dial("tcp", strings.TrimPrefix(w.http.URL, "http://"))
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = nc.Close() })
+	if buffer > 0 {
+		if err := nc.(*net.TCPConn).SetReadBuffer(buffer); err != nil {
+			w.t.Fatal(err)
+		}
+	}
 	_, err = fmt.Fprintf(nc, "GET /im/connect?token=%s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", w.auth.token(w.t, user))
 	if err != nil {

@@ -229,8 +229,13 @@ func (l *lanes) routeLocked(p *pendingSend) {
 	k.n++
 	p.queued = l.s.now()
 	k.lane.queue = append(k.lane.queue, p)
+	k.lane.nudge()
+}
+
+// nudge has the lane's writer look at its queue.
+func (n *lane) nudge() {
 	select {
-	case k.lane.wake <- struct{}{}:
+	case n.wake <- struct{}{}:
 	default:
 	}
 }
@@ -287,19 +292,30 @@ func (l *lanes) breakLocked(n *lane, life int) {
 	}
 }
 
-// noteLater tells each of the moved sends, which are in order, what came after it.
+// noteLater tells each of the moved sends, which are in order, what came after it. What
+// is sent again has come where it stands first.
 func noteLater(moved []*pendingSend) {
 	type source struct {
 		from sender
 		key  string
 	}
+	type message struct {
+		source
+		id int64
+	}
+	first := map[message]*pendingSend{}
+	for _, p := range moved {
+		m := message{source{p.from, p.key}, p.send.GetClientMsgId()}
+		if first[m] == nil {
+			first[m] = p
+		}
+	}
 	later := map[source][]int64{}
-	for i := len(moved) - 1; i >= 0; i-- {
-		p := moved[i]
-		from := source{p.from, p.key}
-		p.later = slices.Clone(later[from])
-		if p.sent {
-			later[from] = append(later[from], p.send.GetClientMsgId())
+	for _, p := range slices.Backward(moved) {
+		m := message{source{p.from, p.key}, p.send.GetClientMsgId()}
+		p.later = slices.Clone(later[m.source])
+		if p.sent && first[m] == p {
+			later[m.source] = append(later[m.source], m.id)
 		}
 	}
 }

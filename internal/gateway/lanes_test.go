@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -191,6 +192,37 @@ func TestG2_SendsOfBeforeASleepAreNotForwarded(t *testing.T) {
 	}
 }
 
+// TestG2_WhoWaitedThroughASleepIsToldToComeBack, though his send is given up before
+// anything else finds that the process has slept.
+func TestG2_WhoWaitedThroughASleepIsToldToComeBack(t *testing.T) {
+	w := newWorld(t, testConfig())
+	open := make(chan struct{})
+	defer close(open)
+	r := w.replicas["r1"]
+	r.mu.Lock()
+	r.gate = func(*logicv1.Send) { <-open }
+	r.mu.Unlock()
+	a := w.connect(34)
+	a.chat(1, 35, 1, "x")
+	l := w.srv.lanes
+	w.eventually("it is on its way", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.all["r1"].pending) == 1
+	})
+	slept := max(w.srv.cfg.SendTimeout, w.srv.cfg.StallThreshold) + time.Second
+	l.mu.Lock()
+	for _, p := range l.all["r1"].pending {
+		p.at -= slept
+	}
+	w.srv.awake.Store(int64(w.srv.now() - slept))
+	l.mu.Unlock()
+	l.expireNow()
+	if code := a.closed(); code != int(wire.CloseTryLater) {
+		t.Errorf("close code %d", code)
+	}
+}
+
 // TestG2_SendsThatComeLateAreNotTaken: a send has left for logic, and lies in a buffer
 // or in the network while its client may be answered elsewhere. Logic does not take
 // it any more; the gateway sends it again, unless it has slept since it came.
@@ -276,6 +308,19 @@ func TestG5_MovedSendsNameWhatCameAfterThem(t *testing.T) {
 	for i, want := range [][]int64{{5, 4}, nil, nil, {5}, nil, nil} {
 		if !slices.Equal(moved[i].later, want) {
 			t.Errorf("after %d came %v, not %v", moved[i].send.GetClientMsgId(), want, moved[i].later)
+		}
+	}
+
+	// Of three sends that were sent again the first was given up before: its copy comes
+	// after the other two, and is not overtaken by them.
+	moved = []*pendingSend{
+		send(one, 35, 2, true), send(one, 35, 3, true),
+		send(one, 35, 1, true), send(one, 35, 2, true), send(one, 35, 3, true),
+	}
+	noteLater(moved)
+	for i, want := range [][]int64{{1, 3}, {1}, nil, nil, nil} {
+		if !slices.Equal(moved[i].later, want) {
+			t.Errorf("after the copy %d came %v, not %v", i, moved[i].later, want)
 		}
 	}
 }
@@ -523,6 +568,53 @@ func TestG15_FloodedLaneRefusesHere(t *testing.T) {
 		if got := flooded(c.heard, c.pending); got != c.want {
 			t.Errorf("%d pending, silent for %v: flooded is %v", c.pending, c.heard, got)
 		}
+	}
+}
+
+// countingSender counts outcomes.
+type countingSender struct{ stored, other atomic.Int64 }
+
+func (c *countingSender) settle(_ *pendingSend, _ *logicv1.SendResult, err error) {
+	if err != nil {
+		c.other.Add(1)
+		return
+	}
+	c.stored.Add(1)
+}
+func (c *countingSender) gone() bool { return false }
+
+// TestG15_NoLaneGetsMoreThanItTakes: what one lane leaves to another, all at once, waits
+// here beyond what a replica takes, and all of it is stored.
+func TestG15_NoLaneGetsMoreThanItTakes(t *testing.T) {
+	w := newWorld(t, testConfig())
+	w.eventually("the lane is up", func() bool { return w.laneOf("p:34:35") != "" })
+	r, open := w.replicas["r1"], make(chan struct{})
+	r.mu.Lock()
+	r.gate = func(*logicv1.Send) { <-open }
+	r.mu.Unlock()
+	l := w.srv.lanes
+	var from countingSender
+	const all = laneMost + 1500
+	l.mu.Lock()
+	n := l.all["r1"]
+	for i := range all { // as breakLocked does
+		p := &pendingSend{send: sendOf(1, 35, 34, int64(i+1), "x"), size: 1, from: &from, at: l.s.now(), sent: true, moved: true}
+		p.key = laneKey(p.send)
+		l.count++
+		l.bytes += p.size
+		l.routeLocked(p)
+	}
+	l.mu.Unlock()
+	under := func() (pending, queued int) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(n.pending), len(n.queue)
+	}
+	w.eventually("it has what it takes", func() bool { p, q := under(); return p == laneMost && q == all-laneMost })
+	close(open)
+	w.eventually("all are stored", func() bool { return from.stored.Load() == all })
+	if n := from.other.Load(); n != 0 {
+		t.Errorf("%d were not", n)
 	}
 }
 

@@ -18,17 +18,22 @@ import (
 // run keeps a lane to one replica open until it is told to quit or the replica
 // has left and nothing is outstanding.
 func (l *lanes) run(ctx context.Context, n *lane) {
-	cc, err := l.s.deps.DialLogic(n.replica.Addr)
-	if err != nil {
-		l.s.log.Error("dial logic", "addr", n.replica.Addr, "err", err)
-		l.drop(n)
-		return
-	}
-	defer func() { _ = cc.Close() }()
+	var cc ClientConn
+	defer func() {
+		if cc != nil {
+			_ = cc.Close()
+		}
+	}()
 	pause := laneBackoffMin
 	for {
 		began := l.s.now()
-		err := l.stream(ctx, n, cc)
+		var err error
+		if cc == nil {
+			cc, err = l.s.deps.DialLogic(n.replica.Addr) // certificates may just be changing
+		}
+		if err == nil {
+			err = l.stream(ctx, n, cc)
+		}
 		if ctx.Err() != nil || l.gone(n) {
 			l.drop(n)
 			return
@@ -179,7 +184,9 @@ func (l *lanes) write(ctx context.Context, n *lane, life int, st logicv1.Message
 			notAfter := n.aheadLocked(now) + now + l.s.cfg.SendFailover
 			batch = batch[:0]
 			size := 0
-			for len(batch) < len(n.queue) && len(batch) < laneBatch && size < laneBatchBytes {
+			// What another lane has left, all at once, does not go beyond what a replica takes
+			// either: it would refuse it, and of what has been elsewhere nobody may be told so.
+			for len(batch) < len(n.queue) && len(batch) < laneBatch && size < laneBatchBytes && len(n.pending) < laneMost {
 				p := n.queue[len(batch)]
 				n.ref++
 				p.ref, p.sent = n.ref, true
@@ -246,6 +253,9 @@ func (l *lanes) read(n *lane, life int, st logicv1.MessageService_SendStreamClie
 					res.Error = &logicv1.SendError{Kind: int32(im.KindUnknown)}
 				}
 				done = append(done, settled{p, p.final(res)})
+			}
+			if len(n.queue) > 0 && len(done) > 0 { // it may have waited for these
+				n.nudge()
 			}
 		}
 		l.mu.Unlock()

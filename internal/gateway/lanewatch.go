@@ -136,6 +136,9 @@ func (l *lanes) expireNow() {
 	}
 	l.spread.adjust(now, l.count, len(l.all))
 	l.mu.Unlock()
+	if len(over) > 0 {
+		l.s.checkStall(now) // who waited through a sleep is told to come back, and not nothing
+	}
 	for _, p := range over {
 		if p.sent {
 			l.settle(p, nil, im.E(im.KindUnknown, "outcome_unknown", nil))

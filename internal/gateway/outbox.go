@@ -16,6 +16,10 @@ const lingerTimeout = time.Second
 // batchSize is how much is put together for one write.
 const batchSize = 16 << 10
 
+// maxQueued is how many frames may wait in an outbox: small ones take more memory than
+// they have bytes.
+const maxQueued = 4096
+
 var batches = sync.Pool{New: func() any { b := make([]byte, 0, batchSize); return &b }}
 
 // outbox is the queue of what is still to be written to one connection. Frames
@@ -50,10 +54,11 @@ func (c *conn) hasRoomLocked(size int) bool {
 	return c.out.bytes == 0 || c.out.bytes+size <= c.s.cfg.OutboxBytes*3/4
 }
 
-// sendIfRoom queues a frame that may be lost: not when the outbox is half full.
-func (c *conn) sendIfRoom(frame []byte) {
+// sendIfRoom queues a frame that may be lost: it does not fill the outbox by more than
+// most bytes.
+func (c *conn) sendIfRoom(frame []byte, most int) {
 	c.out.mu.Lock()
-	full := c.out.bytes+len(frame) > c.s.cfg.OutboxBytes/2 && c.out.bytes > 0
+	full := c.out.bytes+len(frame) > most && c.out.bytes > 0
 	c.out.mu.Unlock()
 	if full {
 		c.s.m.dropped.Inc()
@@ -77,7 +82,7 @@ func (c *conn) enqueue(frame []byte, limit int) error {
 			o.slack = len(frame)
 		}
 	}
-	if o.bytes+len(frame) > limit+o.slack {
+	if o.bytes+len(frame) > limit+o.slack || len(o.queue) >= maxQueued {
 		o.mu.Unlock()
 		c.s.m.slow.Inc()
 		c.shut(wire.CloseTooSlow, nil)

@@ -228,19 +228,20 @@ func TestBacklogWaitsForTheReader(t *testing.T) {
 	}
 }
 
-// stickBacklog connects a user with a long backlog who never reads, and waits until
+// stickBacklog connects a user with a long backlog who does not read, and waits until
 // no more of it can be written.
-func (w *world) stickBacklog(user int64) {
+func (w *world) stickBacklog(user int64) *rawConn {
 	w.t.Helper()
 	for i := range 800 {
 		w.store.store(sendOf(1, user, 34, int64(i+1), strings.Repeat("x", 16<<10)))
 	}
-	w.raw(user)
+	r := w.rawReading(user, 8<<10)
 	w.eventually("the backlog is stuck", func() bool {
 		stuck := false
 		w.srv.hub.each(im.UserID(user), func(c *conn) { c.out.mu.Lock(); stuck = c.out.room != nil; c.out.mu.Unlock() })
 		return stuck
 	})
+	return r
 }
 
 // TestG14_StuckBacklogDelaysNobody: who does not read his backlog gives up his
@@ -284,6 +285,104 @@ func TestG13_BacklogStreamsAreBounded(t *testing.T) {
 	w.eventually("the next has his turn", func() bool { return w.liveCount() == 1 })
 	next.send(heartbeatText)
 	next.wait(1004, 1)
+}
+
+// TestG14_SlowBacklogsTakeTurns: who reads his backlog slowly, and is never too slow, does
+// not keep others from theirs, and goes on with his.
+func TestG14_SlowBacklogsTakeTurns(t *testing.T) {
+	cfg := testConfig()
+	cfg.SyncStreams = 1
+	cfg.OutboxBytes = 16 << 10
+	cfg.SocketBuffer = 4 << 10
+	cfg.WriteTimeout = time.Second
+	w := newWorld(t, cfg)
+	slow := w.stickBacklog(35)
+	read := func(seq int) {
+		for {
+			op, p, err := slow.next()
+			if err != nil {
+				t.Errorf("before seq %d: %v", seq, err)
+				return
+			}
+			if op == opText && strings.Contains(string(p), fmt.Sprintf(`"seq":%d,`, seq)) {
+				return
+			}
+		}
+	}
+	next, seq := w.dial(36), 0
+	for start := time.Now(); w.liveCount() == 0; time.Sleep(200 * time.Millisecond) {
+		if seq++; time.Since(start) > 20*time.Second {
+			t.Fatalf("the next has no turn, %d messages later", seq)
+		}
+		read(seq)
+	}
+	next.send(heartbeatText)
+	next.wait(1004, 1)
+	for end := seq + 30; seq < end && !t.Failed(); {
+		seq++
+		read(seq)
+	}
+}
+
+// TestG13_SmallFramesTakeNoMemoryEither: an outbox of tiny answers is as full as one of
+// large ones.
+func TestG13_SmallFramesTakeNoMemoryEither(t *testing.T) {
+	c := newWorld(t, testConfig()).unwritten(36)
+	tiny := seal(newFrame(0), opPong)
+	n := 0
+	for c.send(tiny) == nil {
+		n++
+	}
+	if n > maxQueued {
+		t.Errorf("%d frames are queued", n)
+	}
+}
+
+// unwritten connects a user to whom nothing is written any more.
+func (w *world) unwritten(user im.UserID) *conn {
+	w.t.Helper()
+	w.raw(int64(user))
+	var c *conn
+	w.eventually("there", func() bool { w.srv.hub.each(user, func(x *conn) { c = x }); return c != nil && w.liveCount() == 1 })
+	c.out.mu.Lock()
+	c.out.writing = true
+	c.out.mu.Unlock()
+	w.t.Cleanup(c.kill)
+	return c
+}
+
+// TestG14_WhoIsBehindMissesNoFriend: while a client reads slowly he may miss who comes and
+// goes, but not who becomes his friend, nor a call.
+func TestG14_WhoIsBehindMissesNoFriend(t *testing.T) {
+	cfg := testConfig()
+	cfg.OutboxBytes = 16 << 10
+	c := newWorld(t, cfg).unwritten(36)
+	queued := func(write func([]byte)) int {
+		c.out.mu.Lock()
+		before := len(c.out.queue)
+		c.out.mu.Unlock()
+		write(seal(append(newFrame(200), make([]byte, 200)...), opText))
+		c.out.mu.Lock()
+		defer c.out.mu.Unlock()
+		return len(c.out.queue) - before
+	}
+	fill := func(most int) {
+		for c.out.bytes < most {
+			_ = c.send(seal(append(newFrame(200), make([]byte, 200)...), opText))
+		}
+	}
+	fill(9 << 10)
+	if queued(c.news) != 0 || queued(c.call) != 1 || queued(c.event) != 1 {
+		t.Error("with the outbox half full")
+	}
+	fill(16<<10 - 200)
+	if queued(c.news) != 0 || queued(c.call) != 0 || c.closed() {
+		t.Error("with the outbox full")
+	}
+	c.event(seal(append(newFrame(200), make([]byte, 200)...), opText))
+	if !c.closed() {
+		t.Error("what was lost is not asked for again")
+	}
 }
 
 // TestLaggingReaderIsNotClosed: pushes come faster than the client reads for a

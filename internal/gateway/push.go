@@ -62,6 +62,7 @@ func (s *Server) HandlePush(body []byte) {
 // handleEvent writes an event to the users it is for.
 func (s *Server) handleEvent(e *pushv1.Event) {
 	var frame []byte
+	write := (*conn).event
 	switch b := e.GetBody().(type) {
 	case *pushv1.Event_Kick:
 		s.handleKick(e.GetUserIds(), b.Kick)
@@ -75,7 +76,7 @@ func (s *Server) handleEvent(e *pushv1.Event) {
 			frame := seal(wire.AppendPresence(newFrame(128), wire.Presence{
 				User: im.UserID(b.Presence.GetUserId()), Receiver: im.UserID(u), Online: b.Presence.GetOnline(),
 			}), opText)
-			s.hub.each(im.UserID(u), func(c *conn) { c.event(frame) })
+			s.hub.each(im.UserID(u), func(c *conn) { c.news(frame) })
 		}
 		return
 	case *pushv1.Event_Friend:
@@ -99,11 +100,12 @@ func (s *Server) handleEvent(e *pushv1.Event) {
 			Caller: profileOf(v.GetCaller(), v.GetCallerId()), Callee: im.UserID(v.GetCalleeId()),
 			Text: v.GetText(), SentAtMS: v.GetSentAtMs(),
 		}, s.zone), opText)
+		write = (*conn).call
 	default:
 		return // of a newer logic
 	}
 	for _, u := range e.GetUserIds() {
-		s.hub.each(im.UserID(u), func(c *conn) { c.event(frame) })
+		s.hub.each(im.UserID(u), func(c *conn) { write(c, frame) })
 	}
 }
 

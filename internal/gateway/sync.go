@@ -60,6 +60,9 @@ func (c *conn) sync(ctx context.Context, register bool) {
 		if ctx.Err() != nil {
 			return
 		}
+		if errors.Is(err, errTurnOver) {
+			continue
+		}
 		c.s.m.syncErrors.Inc()
 		if im.ReasonOf(err) == "connection_displaced" {
 			// Another counts as newer. If it is, nobody reads this; if a clock says so
@@ -109,7 +112,8 @@ func (c *conn) live() bool {
 // backlog reads once what the connection misses and writes it. It waits for the
 // first answer as long as patience says.
 func (c *conn) backlog(ctx context.Context, register *bool, patience time.Duration) error {
-	if err := c.waitForRoom(ctx, 0); err != nil {
+	began := time.Now()
+	if err := c.waitForRoom(ctx, 0, began); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -155,7 +159,7 @@ func (c *conn) backlog(ctx context.Context, register *bool, patience time.Durati
 			}
 		}
 		for _, run := range resp.GetConversations() {
-			if err := c.writeRun(ctx, run, first); err != nil {
+			if err := c.writeRun(ctx, run, first, began); err != nil {
 				return err
 			}
 			if err := failpoint.Hit("gateway.sync_written"); err != nil {
@@ -187,13 +191,14 @@ func (c *conn) registeredOnce() bool {
 	return c.epoch != "" && c.registrations == 1
 }
 
-// writeRun writes a run of one conversation, waiting for room in the outbox. In a
-// connection's first sync the client knows itself what it has sent before.
-func (c *conn) writeRun(ctx context.Context, run *logicv1.BacklogConversation, first bool) error {
+// writeRun writes a run of one conversation, waiting for room in the outbox, of a backlog
+// that began then. In a connection's first sync the client knows itself what it has sent
+// before.
+func (c *conn) writeRun(ctx context.Context, run *logicv1.BacklogConversation, first bool, began time.Time) error {
 	conv := im.ConversationID(run.GetConversationId())
 	for _, pb := range run.GetMessages() {
 		m := c.s.newMessage(pb)
-		if err := c.waitForRoom(ctx, len(m.frame)); err != nil {
+		if err := c.waitForRoom(ctx, len(m.frame), began); err != nil {
 			return err
 		}
 		c.mu.Lock()
@@ -228,13 +233,20 @@ func (c *conn) writeRun(ctx context.Context, run *logicv1.BacklogConversation, f
 	return nil
 }
 
+// errTurnOver ends a backlog that goes on, from where it is, when others have had a turn.
+var errTurnOver = errors.New("gateway: others wait to be read a backlog")
+
 // waitForRoom waits until the client has read enough for size bytes more. Its turn goes to others
-// meanwhile; a client that takes too long is too slow.
-func (c *conn) waitForRoom(ctx context.Context, size int) error {
+// meanwhile, and its stream too if they need it and it is as old as one write may be; a
+// client that takes too long is too slow.
+func (c *conn) waitForRoom(ctx context.Context, size int, began time.Time) error {
 	for {
 		room := c.roomFor(size)
 		if room == nil {
 			return nil
+		}
+		if len(c.s.streams) == cap(c.s.streams) && time.Since(began) > c.s.cfg.WriteTimeout {
+			return errTurnOver
 		}
 		<-c.s.syncs
 		late := time.NewTimer(c.s.cfg.WriteTimeout)

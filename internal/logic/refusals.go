@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -26,7 +25,9 @@ import (
 // answered; a client that is there after all asks again. All that comes over HTTP
 // through one gateway counts as one connection: it keeps their order. Whenever a gateway
 // cannot, because it gave sends to one replica and then to another, or lost patience
-// with them, all its connections count as new ones (see Send.turn).
+// with them, a new turn begins on all its connections (see Send.turn), and a copy of an
+// earlier one counts as from another connection. A later one has been sent, or kept, since
+// the refusal was made: its client has not heard of it, or knows better.
 //
 // The notes are looked for in conversations in which somebody was refused lately, which
 // their rows say, and all others pay nothing. A replica that knows a row by heart (see
@@ -53,32 +54,32 @@ type refusedRow struct {
 	Sender im.UserID         `db:"sender_id"`
 	Client im.ClientMsgID    `db:"client_msg_id"`
 	Origin string            `db:"origin"`
+	Turn   int64             `db:"turn"`
 }
 
-// cameBy names the connection that a send came on, for as long as its gateway keeps the
-// order of what comes on it; of none it is empty.
-func cameBy(m *logicv1.Send) string {
-	if m.GetTurn() == 0 {
-		return m.GetOrigin()
-	}
-	return m.GetOrigin() + "#" + strconv.FormatInt(m.GetTurn(), 10)
+// bars reports whether m may be a copy that its client no longer waits for.
+func (n *refusedRow) bars(m *logicv1.Send) bool {
+	return n.Origin != m.GetOrigin() || m.GetTurn() < n.Turn
 }
 
 // noteRefusals notes what the plan refuses because its sender may not speak.
 func (p *batchPlan) noteRefusals(tx *database.Batch, nowMS int64) {
-	noted := map[sendKey]string{}
+	noted := map[sendKey]*logicv1.Send{}
 	for i, r := range p.batch {
-		if origin := cameBy(r.send); origin != "" && im.KindOf(p.outcomes[i].err) == im.KindForbidden {
-			noted[p.key(i)] = origin
+		if r.send.GetOrigin() == "" || im.KindOf(p.outcomes[i].err) != im.KindForbidden {
+			continue
+		}
+		if n := noted[p.key(i)]; n == nil || n.GetOrigin() != r.send.GetOrigin() || n.GetTurn() < r.send.GetTurn() {
+			noted[p.key(i)] = r.send
 		}
 	}
 	if len(noted) == 0 {
 		return
 	}
-	args := make([]any, 0, 5*len(noted))
+	args := make([]any, 0, 6*len(noted))
 	keys := slices.SortedFunc(maps.Keys(noted), sendKey.compare) // in one order everywhere: no deadlocks
 	for _, k := range keys {
-		args = append(args, int64(k.conv), int64(k.sender), int64(k.client), noted[k], nowMS)
+		args = append(args, int64(k.conv), int64(k.sender), int64(k.client), noted[k].GetOrigin(), noted[k].GetTurn(), nowMS)
 	}
 	var convs []im.ConversationID
 	for _, k := range keys {
@@ -90,9 +91,11 @@ func (p *batchPlan) noteRefusals(tx *database.Batch, nowMS int64) {
 	if len(convs) > 0 {
 		tx.Write(`UPDATE conversations SET refused_at_ms = ? WHERE id IN (`+placeholders(len(convs))+`)`, append([]any{nowMS}, anys(convs)...)...)
 	}
-	tx.Write(`INSERT INTO refusals (conversation_id, sender_id, client_msg_id, origin, at_ms) VALUES `+
-		strings.Repeat(`(?,?,?,?,?),`, len(noted)-1)+`(?,?,?,?,?)`+
-		` ON DUPLICATE KEY UPDATE origin = VALUES(origin), at_ms = VALUES(at_ms)`, args...)
+	// The turn is set before the origin that it is compared by.
+	tx.Write(`INSERT INTO refusals (conversation_id, sender_id, client_msg_id, origin, turn, at_ms) VALUES `+
+		strings.Repeat(`(?,?,?,?,?,?),`, len(noted)-1)+`(?,?,?,?,?,?)`+
+		` ON DUPLICATE KEY UPDATE turn = IF(origin = VALUES(origin), GREATEST(turn, VALUES(turn)), VALUES(turn)),`+
+		` origin = VALUES(origin), at_ms = VALUES(at_ms)`, args...)
 }
 
 // findRefusals makes unknown what was refused lately on another connection, also before
@@ -109,15 +112,15 @@ func findRefusals(ctx context.Context, tx sqlx.QueryerContext, p *batchPlan, now
 		return nil
 	}
 	var rows []refusedRow
-	query := `SELECT conversation_id, sender_id, client_msg_id, origin FROM refusals WHERE at_ms > ? AND (conversation_id, sender_id, client_msg_id) IN (` +
+	query := `SELECT conversation_id, sender_id, client_msg_id, origin, turn FROM refusals WHERE at_ms > ? AND (conversation_id, sender_id, client_msg_id) IN (` +
 		strings.Repeat(`(?,?,?),`, len(args)/3-1) + `(?,?,?))`
 	if err := sqlx.SelectContext(ctx, tx, &rows, query, append([]any{nowMS - refusalLasts.Milliseconds()}, args...)...); err != nil {
 		return fmt.Errorf("find refusals: %w", err)
 	}
 	for i, r := range p.batch {
-		k, origin := p.key(i), cameBy(r.send)
+		k := p.key(i)
 		if p.outcomes[i].err == nil && slices.ContainsFunc(rows, func(n refusedRow) bool {
-			return (n.Conv == k.conv || n.Conv == 0) && n.Sender == k.sender && n.Client == k.client && n.Origin != origin
+			return (n.Conv == k.conv || n.Conv == 0) && n.Sender == k.sender && n.Client == k.client && n.bars(r.send)
 		}) {
 			p.outcomes[i].err = im.E(im.KindUnknown, "outcome_unknown", errRefusedElsewhere)
 		}

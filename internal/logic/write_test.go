@@ -340,6 +340,29 @@ func TestG2_WhatWasRefusedElsewhereIsNotStoredLate(t *testing.T) {
 	if k := kind(first, "g3/http", 6); k != im.KindUnknown {
 		t.Errorf("the copy of before it was moved: %v", k)
 	}
+	turn = 2
+	if k := kind(first, "g3/http", 6); k != 0 {
+		t.Errorf("asked again after it: %v", k)
+	}
+
+	// Its refusal was not told, because it had been moved; then that of an earlier copy is noted.
+	h.setPrivate(2, 3, false)
+	for _, turn = range []int64{4, 3} {
+		if k := kind(second, "g3/3", 7); k != im.KindForbidden {
+			t.Fatalf("while they are no friends: %v", k)
+		}
+	}
+	h.setPrivate(2, 3, true)
+	for _, c := range []struct {
+		turn int64
+		want im.Kind
+	}{{3, im.KindUnknown}, {4, 0}} {
+		turn = c.turn
+		if k := kind(first, "g3/3", 7); k != c.want {
+			t.Errorf("turn %d: %v, not %v", turn, k, c.want)
+		}
+	}
+	turn = 0
 
 	h.setPrivate(2, 3, false)
 	if k := kind(first, "g2/2", 4); k != im.KindForbidden {

@@ -42,8 +42,9 @@ type Config struct {
 	WriteTimeout time.Duration `yaml:"write_timeout"` // 3s
 	LockWait     time.Duration `yaml:"lock_wait"`     // 2s, whole seconds; below ReadTimeout, so that the server gives up first
 	// IdleTx is how long a transaction may do nothing before the server rolls it
-	// back and ends its session; 2s, whole seconds. Who stands still or is cut off
-	// holds everybody else's rows no longer than that. MariaDB only: elsewhere
+	// back and ends its session; 1s, whole seconds. Who stands still or is cut off
+	// holds everybody else's rows no longer than that, and others do not wait for
+	// LockWait in vain. MariaDB only: elsewhere
 	// nothing but the end of the process or its connection frees them.
 	IdleTx time.Duration `yaml:"idle_tx"`
 }
@@ -60,7 +61,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.ReadTimeout, 3*time.Second)
 	setDefault(&c.WriteTimeout, 3*time.Second)
 	setDefault(&c.LockWait, 2*time.Second)
-	setDefault(&c.IdleTx, 2*time.Second)
+	setDefault(&c.IdleTx, time.Second)
 	return c
 }
 
