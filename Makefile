@@ -119,18 +119,26 @@ PACKAGES ?= 3
 # after all others, not beside them.
 E2E = ./internal/e2e
 
+# All packages but those; go list says what is wrong if it cannot tell.
+REST = $$(printf '%s\n' "$$all" | grep -v '/internal/e2e$$')
+
+PLAIN = $(GO) test -count=1 -run TestIdleConnectionMemory ./internal/gateway && $(GO) -C deploy/local vet ./...
+
 .PHONY: test
 test: ## every test, end-to-end and fault tests included
-	@code=0; export IM_E2E=1; \
-	$(GO) test -p $(PACKAGES) $(TESTFLAGS) $$($(GO) list ./... | grep -v '/internal/e2e$$') || code=1; \
+	@code=0; export IM_E2E=1; all=$$($(GO) list ./...) || exit 1; \
+	$(GO) test -p $(PACKAGES) $(TESTFLAGS) $(REST) || code=1; \
 	$(GO) test $(TESTFLAGS) $(E2E) || code=1; \
-	$(GO) test -count=1 -run 'TestIdleConnectionMemory' ./internal/gateway || code=1; \
-	$(GO) -C deploy/local vet ./... || code=1; \
+	$(PLAIN) || code=1; \
 	exit $$code
+
+.PHONY: test-plain
+test-plain: ## of these what needs no race detector: memory, and the modules of the local servers
+	@$(PLAIN)
 
 .PHONY: test-short
 test-short: ## every test but the end-to-end and fault tests
-	$(GO) test -short $(TESTFLAGS) $$($(GO) list ./... | grep -v '/internal/e2e$$')
+	@all=$$($(GO) list ./...) || exit 1; $(GO) test -short $(TESTFLAGS) $(REST)
 
 .PHONY: e2e
 e2e: ## the end-to-end and fault tests alone, in detail

@@ -55,7 +55,7 @@ func run(m *testing.M) int {
 	}
 	defer stopProvider()
 	c, err := cluster.Start(startCtx, cluster.Options{
-		StateDir: dir, Progress: os.Stderr, External: cluster.ExternalFromEnv(),
+		StateDir: dir, Progress: os.Stderr,
 		Env: func(_ *cluster.Cluster, name string, env map[string]string) {
 			if strings.HasPrefix(name, "auth-") {
 				maps.Copy(env, providerEnv())

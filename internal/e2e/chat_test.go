@@ -3,8 +3,11 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -273,10 +276,29 @@ func TestNewerConnectionDisplaces(t *testing.T) {
 	require.Equal(t, "to both", next(t, app, imclient.CodeChat).Text())
 }
 
+// accepted is how many connections a gateway has ever taken.
+func accepted(t *testing.T, gateway int) (n int) {
+	t.Helper()
+	resp, err := http.Get(fmt.Sprintf("http://%s/metrics", system.Addr(fmt.Sprintf("gateway-%d/debug", gateway)))) //nolint:noctx // a test's
+	require.NoError(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	line := regexp.MustCompile(`(?m)^im_gateway_handshakes_total\{outcome="ok"\} (\d+)$`).FindSubmatch(text)
+	if line != nil {
+		n, err = strconv.Atoi(string(line[1]))
+		require.NoError(t, err)
+	}
+	return n
+}
+
 // The balanced port leads to both gateways, and logins hold on both.
 func TestBalancedPort(t *testing.T) {
 	a := newUser(t, 1)
-	for range 8 {
+	before := []int{accepted(t, 1), accepted(t, 2)}
+	reached := func(n int) bool { return accepted(t, n) > before[n-1] }
+	for i := 0; i < 8 || !reached(1) || !reached(2); i++ {
+		require.Less(t, i, 64, "one gateway takes no connection of the common port")
 		s, err := imclient.Dial(soon(t), system.PublicURL(), a.Token, imclient.DialOptions{})
 		require.NoError(t, err)
 		quiet(t, s)

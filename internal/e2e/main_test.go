@@ -36,7 +36,7 @@ func run(m *testing.M) int {
 	if err != nil {
 		return fail(err)
 	}
-	opts := cluster.Options{StateDir: dir, Progress: os.Stderr, External: cluster.ExternalFromEnv(), CheapHashes: true}
+	opts := cluster.Options{StateDir: dir, Progress: os.Stderr, CheapHashes: true}
 	if flags := os.Getenv("IM_E2E_BUILDFLAGS"); flags != "" {
 		opts.BuildFlags = strings.Fields(flags) // for example -race
 	}

@@ -11,7 +11,4 @@
 // nothing is ever skipped. Tests that have to hurt a server use StartMySQL,
 // StartRedis, StartNSQ and StartEtcd, which return a handle to kill, pause and
 // restart it.
-//
-// IM_TEST_MYSQL_DSN and IM_TEST_REDIS_ADDR name servers to use instead. The
-// account must be allowed to create databases, and the Redis is flushed.
 package testkit

@@ -20,12 +20,9 @@ import (
 // ends. The tests of one process share one server; it is started by the first.
 func MySQL(t testing.TB) string {
 	t.Helper()
-	dsn := os.Getenv("IM_TEST_MYSQL_DSN")
-	if dsn == "" {
-		var err error
-		if dsn, err = sharedMySQL(); err != nil {
-			t.Fatalf("testkit: no database server: %v", err)
-		}
+	dsn, err := sharedMySQL()
+	if err != nil {
+		t.Fatalf("testkit: no database server: %v", err)
 	}
 	return newDatabase(t, dsn)
 }

@@ -2,12 +2,9 @@ package testkit
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"sync"
 	"testing"
-
-	"github.com/redis/go-redis/v9"
 
 	"im-services/internal/cluster/infra"
 )
@@ -16,14 +13,6 @@ import (
 // when the test ends.
 func Redis(t testing.TB) string {
 	t.Helper()
-	if addr := os.Getenv("IM_TEST_REDIS_ADDR"); addr != "" {
-		c := redis.NewClient(&redis.Options{Addr: addr})
-		defer func() { _ = c.Close() }()
-		if err := c.FlushAll(context.Background()).Err(); err != nil {
-			t.Fatalf("testkit: IM_TEST_REDIS_ADDR=%s: %v", addr, err)
-		}
-		return addr
-	}
 	return StartRedis(t).Addr
 }
 
