@@ -61,9 +61,13 @@ RANDOM_KEY  = $$(head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n')
 
 $(DOCKER_ENV):
 	@mkdir -p .local
-	@umask 077; printf 'IM_PUSH_KEY=%s\nIM_MYSQL_PASSWORD=%s\n' "$(RANDOM_KEY)" "$(RANDOM_KEY)" > $@
+	@umask 077; { echo "IM_PUSH_KEY=$(RANDOM_KEY)"; echo "IM_MYSQL_PASSWORD=$(RANDOM_KEY)"; \
+		name="$(RANDOM_KEY)"; echo "COMPOSE_PROJECT_NAME=im-services-$${name%"$${name#????????}"}"; } > $@
 
-DOCKER      = IM_PORT=$(PORT) IM_PUBLIC_URL=http://127.0.0.1:$(PORT) $(COMPOSE) --env-file $(DOCKER_ENV) -f deploy/docker-compose.yaml
+# The name of the project stands beside the password: volumes of another clone, with
+# another password, are not this one's. A file without a name is of before there was one.
+DOCKER      = set -a; COMPOSE_PROJECT_NAME=deploy; . ./$(DOCKER_ENV); IM_PORT=$(PORT); IM_PUBLIC_URL=http://127.0.0.1:$(PORT); \
+	set +a; $(COMPOSE) -f deploy/docker-compose.yaml
 
 .PHONY: up-docker
 up-docker: $(DOCKER_ENV) cluster-bin ## the same system in containers; needs a Docker engine that can pull images
@@ -72,12 +76,16 @@ up-docker: $(DOCKER_ENV) cluster-bin ## the same system in containers; needs a D
 		echo "  start it, or let your user reach it: docker info says what is wrong"; \
 		echo "  install it: https://docs.docker.com/engine/install/ with the compose plugin, or docker-compose 1.29"; \
 		echo "  do without: make up runs the same system with nothing installed"; exit 1; }
-	$(DOCKER) up -d --build
+	@$(DOCKER) up -d --build
 	@$(CLUSTER) demo -url http://127.0.0.1:$(PORT)
 
 .PHONY: down-docker
 down-docker: $(DOCKER_ENV) ## stop the containers; data stays
-	$(DOCKER) down
+	@$(DOCKER) down
+
+.PHONY: clean-docker
+clean-docker: $(DOCKER_ENV) ## delete the containers, their data and their secrets
+	@$(DOCKER) down --volumes && rm -f $(DOCKER_ENV)
 
 # --- code
 

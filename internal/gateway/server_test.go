@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -900,11 +899,4 @@ func FuzzOrigin(f *testing.F) {
 			t.Fatalf("%q → %q → %q %v", s, norm, again, ok)
 		}
 	})
-}
-
-func prefixes(list ...string) (out []netip.Prefix) {
-	for _, s := range list {
-		out = append(out, netip.MustParsePrefix(s))
-	}
-	return out
 }
