@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -16,7 +17,6 @@ type suite struct {
 	*settings
 	doc   *bench.Document
 	relay *bench.Target
-	clean bool
 }
 
 func all(ctx context.Context, s *settings) error {
@@ -27,7 +27,7 @@ func all(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
-	u := &suite{settings: s, doc: bench.NewDocument(s.machine(ctx)), relay: rel, clean: true}
+	u := &suite{settings: s, doc: bench.NewDocument(s.machine(ctx)), relay: rel}
 	for _, step := range []struct {
 		what string
 		run  func(context.Context) error
@@ -51,15 +51,7 @@ func all(ctx context.Context, s *settings) error {
 		}
 	}
 	say("\nfigures and plots: %s", filepath.Join(s.out, "bench.html"))
-	if !u.clean {
-		return errNotClean
-	}
-	return nil
-}
-
-func (u *suite) show(r *bench.Result) {
-	say("%s", r)
-	u.clean = u.clean && r.OK()
+	return u.verdict()
 }
 
 // windows are shorter for a look.
@@ -179,42 +171,50 @@ func (u *suite) stages(ctx context.Context) error {
 func (u *suite) growth(ctx context.Context) error {
 	for _, g := range []struct {
 		title, x, y, scenario string
+		strangers             bool // between users who have not written before
 		sizes                 []int
 		set                   func(o *bench.Options, size int)
 		value                 func(r *bench.Result) float64
 	}{
 		{
-			"processor time per message, 2,000 messages/s", "users and conversations", "µs per message", "open",
+			"processor time per message, 2,000 messages/s", "users and conversations", "µs per message", "open", false,
 			[]int{50, 200, u.sized(1000, 300)},
 			func(o *bench.Options, n int) { o.Users, o.Rate = n, 2000 },
 			func(r *bench.Result) float64 { return r.PerMessage },
 		},
 		{
-			"processor time per delivery in groups", "members of each of 5 groups", "µs per delivery", "group",
+			"processor time per delivery in groups", "members of each of 5 groups", "µs per delivery", "group", false,
 			[]int{10, 50, u.sized(200, 60)},
 			func(o *bench.Options, n int) { o.Groups, o.Members = 5, n },
 			func(r *bench.Result) float64 { return r.PerDelivery },
 		},
 		{
-			"processor time per message in one long conversation", "messages before", "µs per message", "open",
+			"processor time per message in one long conversation", "messages before", "µs per message", "open", true,
 			[]int{0, 1, 2, 3},
 			func(o *bench.Options, _ int) { o.Users, o.Rate = 2, 1000 },
 			func(r *bench.Result) float64 { return r.PerMessage },
 		},
 		{
-			"processor time per connection", "users passed over: 0 have a long history, the last have none", "µs per connection", "connect",
+			"processor time per connection", "users passed over: 0 have a long history, the last have none", "µs per connection", "connect", false,
 			[]int{0, u.sized(2500, 400)},
 			func(o *bench.Options, n int) { o.Users, o.Skip = 100, n },
 			func(r *bench.Result) float64 { return r.Extra["cpu_us_per_connect"] },
 		},
 	} {
 		growth := bench.Growth{Title: g.title, X: g.x, Y: g.y}
+		target := u.target
+		if g.strangers {
+			var err error
+			if target, err = u.strangers(ctx); err != nil {
+				return err
+			}
+		}
 		var before float64
 		for _, size := range g.sizes {
 			o := u.windows()
 			o.Measure = min(o.Measure, 8*time.Second)
 			g.set(&o, size)
-			res, err := bench.Run(ctx, g.scenario, u.target, o)
+			res, err := bench.Run(ctx, g.scenario, target, o)
 			if err != nil {
 				return err
 			}
@@ -242,13 +242,13 @@ func scale(ctx context.Context, s *settings) error {
 		if err != nil {
 			return err
 		}
-		say("%s", res)
+		s.show(res)
 		growth.Sizes = append(growth.Sizes, float64(n))
 		growth.Values = append(growth.Values, res.PerMessage)
 		doc.Add(&bench.Comparison{Scenario: "open", System: []*bench.Result{res}})
 	}
 	doc.Growth = append(doc.Growth, growth)
-	return doc.Write(s.out)
+	return errors.Join(doc.Write(s.out), s.verdict())
 }
 
 func (s *settings) withGateways(ctx context.Context, n int) (*bench.Result, error) {

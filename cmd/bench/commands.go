@@ -29,23 +29,15 @@ func runScenarios(ctx context.Context, s *settings) error {
 		return err
 	}
 	doc := bench.NewDocument(s.machine(ctx))
-	clean := true
 	for _, name := range s.names {
 		res, err := bench.Run(ctx, name, s.target, s.opts)
 		if err != nil {
 			return err
 		}
-		say("%s", res)
+		s.show(res)
 		doc.Add(&bench.Comparison{Scenario: name, System: []*bench.Result{res}})
-		clean = clean && res.OK()
 	}
-	if err := doc.Write(s.out); err != nil {
-		return err
-	}
-	if !clean {
-		return errNotClean
-	}
-	return nil
+	return errors.Join(doc.Write(s.out), s.verdict())
 }
 
 func compare(ctx context.Context, s *settings) error {
@@ -60,25 +52,15 @@ func compare(ctx context.Context, s *settings) error {
 		return err
 	}
 	doc := bench.NewDocument(s.machine(ctx))
-	clean := true
 	for _, name := range s.names {
-		c, err := bench.Compare(ctx, name, rel, s.target, s.rounds, s.opts, func(r *bench.Result) {
-			say("%s", r)
-			clean = clean && r.OK()
-		})
+		c, err := bench.Compare(ctx, name, rel, s.target, s.rounds, s.opts, s.show)
 		if err != nil {
 			return err
 		}
 		say("=> %s\n", c)
 		doc.Add(c)
 	}
-	if err := doc.Write(s.out); err != nil {
-		return err
-	}
-	if !clean {
-		return errNotClean
-	}
-	return nil
+	return errors.Join(doc.Write(s.out), s.verdict())
 }
 
 func knee(ctx context.Context, s *settings) error {
@@ -98,13 +80,13 @@ func knee(ctx context.Context, s *settings) error {
 		if t == nil {
 			continue
 		}
-		k, err := bench.RunKnee(ctx, t, rates, s.opts, func(r *bench.Result) { say("%s", r) })
+		k, err := bench.RunKnee(ctx, t, rates, s.opts, s.show)
 		if err != nil {
 			return err
 		}
 		doc.Knees = append(doc.Knees, k)
 	}
-	return doc.Write(s.out)
+	return errors.Join(doc.Write(s.out), s.verdict())
 }
 
 func floors(ctx context.Context, s *settings) error {

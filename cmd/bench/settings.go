@@ -34,8 +34,10 @@ type settings struct {
 	clusterEnv                                        string
 
 	local   *bench.Local
+	cluster *cluster.Cluster // with -own
 	target  *bench.Target
 	closers []func()
+	unclean bool // a result so far is
 }
 
 func parse(name string, args []string) (*settings, error) {
@@ -129,6 +131,10 @@ func (s *settings) open(ctx context.Context) error {
 		return err
 	}
 	s.closers = append(s.closers, people.Close)
+	s.rest = people.API().Base
+	if s.cluster != nil {
+		s.target.Fresh = s.restartServices
+	}
 	return nil
 }
 
@@ -140,15 +146,45 @@ func (s *settings) startOwn(ctx context.Context) error {
 		return err
 	}
 	c, err := cluster.Start(ctx, cluster.Options{
-		StateDir: s.state, Progress: os.Stdout, External: cluster.ExternalFromEnv(), Gateways: s.gateways,
+		StateDir: s.state, Progress: os.Stdout, Gateways: s.gateways,
 		CheapHashes: true, // thousands of accounts are made
 		Env:         func(_ *cluster.Cluster, _ string, e map[string]string) { maps.Copy(e, env) },
 	})
 	if err != nil {
 		return err
 	}
+	s.cluster = c
 	s.closers = append(s.closers, c.Stop)
 	return nil
+}
+
+// restartServices starts the services of the own cluster again, gateways last; the
+// servers that they use go on.
+func (s *settings) restartServices(ctx context.Context) error {
+	for _, kind := range []string{"auth", "friend", "logic", "gateway"} {
+		for _, p := range s.cluster.Processes() {
+			if (procs.Process{Name: p.Name()}).Kind() != kind {
+				continue
+			}
+			if err := p.Restart(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// strangers is the system with users who are new and are not kept: nobody has
+// written to them.
+func (s *settings) strangers(ctx context.Context) (*bench.Target, error) {
+	people, err := crowd.Open(ctx, s.rest, "", nil)
+	if err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, people.Close)
+	t := *s.target
+	t.People = people
+	return &t, nil
 }
 
 func (s *settings) openURLs(ctx context.Context) error {
@@ -245,4 +281,16 @@ func (s *settings) machine(ctx context.Context) bench.Machine {
 	return m
 }
 
-var errNotClean = errors.New("messages were lost, repeated, reordered or altered")
+// show prints a result and keeps in mind whether it was clean.
+func (s *settings) show(r *bench.Result) {
+	say("%s", r)
+	s.unclean = s.unclean || !r.OK()
+}
+
+// verdict is the error of a command one of whose results was not clean.
+func (s *settings) verdict() error {
+	if s.unclean {
+		return errors.New("messages were lost, repeated, reordered, altered or left without an answer")
+	}
+	return nil
+}

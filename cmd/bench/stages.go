@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 
 	"im-services/internal/bench"
@@ -22,13 +23,14 @@ func stagesTable(ctx context.Context, s *settings) error {
 		if err != nil {
 			return err
 		}
-		say("%s\n%s", res, table.Markdown())
+		s.show(res)
+		say("%s", table.Markdown())
 		for _, process := range []string{"gateway", "logic", "nsqd"} {
 			say("%s", table.Functions(process, 25))
 		}
 		doc.Stages = table
 	}
-	return doc.Write(s.out)
+	return errors.Join(doc.Write(s.out), s.verdict())
 }
 
 // profileBus adds nsqd, which serves profiles on its HTTP side.

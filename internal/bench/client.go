@@ -200,11 +200,12 @@ func (c *client) received(f *lean.Frame) {
 		r.faults.reordered.Add(1)
 	}
 	e := fl.at(n)
-	now := r.now()
-	ph := r.phase.Load()
-	ph.delivered.Add(1)
+	r.phase.Load().delivered.Add(1)
 	r.deliveredTotal.Add(1)
-	ph.deliver.Record(now - time.Duration(e.sentAt.Load()))
+	due := time.Duration(e.sentAt.Load())
+	if w := r.windowOf(due); w != nil {
+		w.deliver.Record(r.now() - due)
+	}
 	if fl.untilDelivered {
 		fl.complete(e)
 	}
@@ -240,10 +241,11 @@ func (c *client) acked(f *lean.Frame) {
 		// In a group it comes back as a push and is counted there.
 		c.order(f.Conversation).seen(f.Seq)
 	}
-	now := r.now()
-	ph := r.phase.Load()
-	ph.acked.Add(1)
-	ph.ack.Record(now - time.Duration(e.sentAt.Load()))
+	r.phase.Load().acked.Add(1)
+	due := time.Duration(e.sentAt.Load())
+	if w := r.windowOf(due); w != nil {
+		w.ack.Record(r.now() - due)
+	}
 	fl.complete(e)
 }
 

@@ -9,7 +9,8 @@ import (
 // pace sends on the flows in turn, at rate messages per second in all, until
 // stop is closed. Times between sends are exponential, as of many independent
 // people; each latency counts from the intended time, so a stall of the system
-// or of the generator is in the figures.
+// or of the generator is in the figures. What was due in the measured window is
+// therefore sent even if stop is closed meanwhile.
 func (r *run) pace(flows []*flow, rate float64, seed uint64, stop <-chan struct{}) error {
 	// Go's timers are as coarse as a millisecond on an idle machine; the
 	// system's sleep is not.
@@ -18,24 +19,27 @@ func (r *run) pace(flows []*flow, rate float64, seed uint64, stop <-chan struct{
 	rnd := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // traffic, not secrets
 	mean := float64(time.Second) / rate
 	due := r.now()
-	for i := 0; ; i++ {
+	over := func() bool {
 		select {
 		case <-stop:
-			return nil
+			return r.windowOf(due) == nil
 		case <-r.ctx.Done():
-			return nil
+			return true
 		default:
+			return false
 		}
+	}
+	for i := 0; ; i++ {
 		due += time.Duration(rnd.ExpFloat64() * mean)
-		for wait := due - r.now(); wait > 0; wait = due - r.now() {
+		for wait := due - r.now(); wait > 0 && !over(); wait = due - r.now() {
 			pause(min(wait, 20*time.Millisecond))
-			select {
-			case <-stop:
-				return nil
-			default:
-			}
 		}
-		r.phase.Load().late.Record(r.now() - due)
+		if over() {
+			return nil
+		}
+		if w := r.windowOf(due); w != nil {
+			w.late.Record(r.now() - due)
+		}
 		// A flow that is not connected is passed over: its user would not type.
 		for range flows {
 			f := flows[i%len(flows)]

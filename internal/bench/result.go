@@ -11,7 +11,7 @@ import (
 )
 
 // Checks is the account of a run. Lost, Repeated, Reordered, Disagree,
-// Contradicted, Altered and Holes must be zero.
+// Contradicted, Altered, Holes and Unsettled must be zero.
 type Checks struct {
 	Sent      int64 `json:"sent"`
 	Acked     int64 `json:"acked"`
@@ -38,7 +38,8 @@ type Checks struct {
 	Refused int64            `json:"refused"`
 	Reasons map[string]int64 `json:"refusal_reasons,omitempty"`
 	Unknown int64            `json:"unknown"`
-	// Unsettled had no answer when the run ended.
+	// Unsettled had no answer when the run ended, though they were sent again until
+	// nothing had come for a minute.
 	Unsettled int64 `json:"unsettled"`
 	// Inverted messages got a lower seq than an earlier one of their connection
 	// where that is not promised any more: after a refusal or an unknown outcome.
@@ -51,7 +52,7 @@ type Checks struct {
 // OK reports whether the account is clean.
 func (c *Checks) OK() bool {
 	return c.Lost == 0 && c.Repeated == 0 && c.Reordered == 0 && c.Disagree == 0 &&
-		c.Contradicted == 0 && c.Altered == 0 && c.Holes == 0
+		c.Contradicted == 0 && c.Altered == 0 && c.Holes == 0 && c.Unsettled == 0
 }
 
 // String is the account in one line.

@@ -24,7 +24,7 @@ type Options struct {
 	Online  int // per cent of the members that are connected
 	Senders int // in each group
 	Count   int // messages of the backlog; idle connections; clients of the storm
-	Skip    int // users passed over
+	Skip    int // connect: users passed over
 	Settle  time.Duration
 	Seed    uint64
 	// Hook, if set, is called once the measured traffic is under way.

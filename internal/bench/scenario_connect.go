@@ -44,7 +44,7 @@ func silent(ctx context.Context, t *Target, n int) ([]crowd.User, error) {
 func usersFor(connections int) int { return (connections + len(platforms) - 1) / len(platforms) }
 
 // runIdle opens o.Count connections to the first gateway and looks at what each
-// costs while nothing happens.
+// costs while nothing happens. At the end each must be there still and answer.
 func runIdle(ctx context.Context, t *Target, o Options) (*Result, error) {
 	orDefault(&o.Count, 5000)
 	orDefault(&o.Settle, 10*time.Second)
@@ -56,6 +56,16 @@ func runIdle(ctx context.Context, t *Target, o Options) (*Result, error) {
 	one.Gateways = t.Gateways[:1]
 	r := newRun(ctx, &one)
 	r.crowdOfConnections(users, o.Count)
+	// Making accounts and earlier connections leave memory behind that new ones take
+	// instead of growing the process.
+	if t.Fresh != nil {
+		if err := t.Fresh(ctx); err != nil {
+			return nil, err
+		}
+		if err := r.sleep(o.Settle); err != nil {
+			return nil, err
+		}
+	}
 	before := memory(t)
 	begin := time.Now()
 	connect, err := r.connectAll(r.clients)
@@ -74,15 +84,23 @@ func runIdle(ctx context.Context, t *Target, o Options) (*Result, error) {
 	err = r.sleep(o.Measure)
 	res.Use = procs.Take(t.processes()).Since(start, runtime.NumCPU())
 	after := memory(t)
-	lost := r.faults.disconnects.Load()
+	if err == nil {
+		err = r.askAll()
+	}
 	r.closeAll()
+	if n := r.faults.disconnects.Load(); n > 0 {
+		err = fmt.Errorf("%d of %d connections were lost: %v", n, o.Count, r.reasons)
+	}
 	if err != nil {
 		return nil, err
 	}
 	res.Seconds = res.Use.Seconds
+	res.judge()
+	if t.Fresh == nil {
+		res.note("the servers ran before: connections may lie in memory that they had already")
+	}
 	c := connect.Summary()
 	res.Connect = &c
-	res.Checks.Disconnects = lost
 	var grown int64
 	for name, rss := range after {
 		delta := rss - before[name]
@@ -96,6 +114,19 @@ func runIdle(ctx context.Context, t *Target, o Options) (*Result, error) {
 	res.Extra["idle_cpu_us_per_connection_second"] = res.Use.Total() * 1e6 / float64(o.Count) / res.Seconds
 	res.Params = map[string]any{"connections": o.Count, "users": len(users), "settle_s": o.Settle.Seconds()}
 	return res, nil
+}
+
+// askAll makes sure that each connection has an answer.
+func (r *run) askAll() error {
+	var g errgroup.Group
+	g.SetLimit(connecting)
+	for _, c := range r.clients {
+		g.Go(func() error {
+			_, err := c.ping(dialTimeout)
+			return err
+		})
+	}
+	return g.Wait()
 }
 
 // memory is the resident memory of the target's processes.

@@ -116,6 +116,7 @@ func runConnect(ctx context.Context, t *Target, o Options) (*Result, error) {
 	}
 	res.Use = procs.Take(t.processes()).Since(before, runtime.NumCPU())
 	res.Seconds = res.Use.Seconds
+	res.judge()
 	v.report(res)
 	n := float64(res.Connect.Count)
 	res.Extra["connects_per_second"] = n / res.Seconds

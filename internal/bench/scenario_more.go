@@ -81,6 +81,7 @@ func runBacklog(ctx context.Context, t *Target, o Options) (*Result, error) {
 	r.closeAll()
 	res.Seconds = took.Seconds()
 	res.Checks = r.account()
+	res.judge()
 	res.Extra = map[string]float64{
 		"drain_ms": float64(took) / float64(time.Millisecond), "messages": float64(want),
 		"fill_per_second": float64(want) / stored.Seconds(), "cpu_us_per_message": res.Use.Total() * 1e6 / float64(want),

@@ -23,6 +23,9 @@ type Target struct {
 	People   People
 	// Processes returns the target's processes as they are now.
 	Processes func() []procs.Process
+	// Fresh, if set, starts the target's own processes again, so that nothing of
+	// earlier runs is in their memory.
+	Fresh func(ctx context.Context) error
 	// Debug maps a process to its debug listener's address; may be empty.
 	Debug map[string]string
 }
