@@ -43,6 +43,7 @@ func main() {
 		if err := config.Load(*path, &cfg); err != nil {
 			return err
 		}
+		b.OneShot = *health || *migrate || *rotate || *replace || ban.who != ""
 		switch {
 		case *health:
 			return telemetry.Probe(ctx, cfg.Telemetry.DebugListen)

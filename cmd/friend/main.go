@@ -31,6 +31,7 @@ func main() {
 		if err := config.Load(*path, &cfg); err != nil {
 			return err
 		}
+		b.OneShot = *health || *migrate
 		switch {
 		case *health:
 			return telemetry.Probe(ctx, cfg.Telemetry.DebugListen)

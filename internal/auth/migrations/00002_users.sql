@@ -6,7 +6,7 @@
 -- Times ending in _at are Unix milliseconds; not_before, token_at and token_until
 -- are the Unix seconds of tokens: none issued earlier counts, the latest issued,
 -- the latest end of any.
-CREATE TABLE users (
+CREATE TABLE IF NOT EXISTS users (
     id            BIGINT       NOT NULL,
     name          VARCHAR(64)  NOT NULL,
     name_key      VARCHAR(255) NOT NULL,

@@ -1,6 +1,6 @@
 -- +goose Up
 -- Who a user is at an OAuth provider: the provider's own number for him.
-CREATE TABLE identities (
+CREATE TABLE IF NOT EXISTS identities (
     provider   VARCHAR(16) NOT NULL,
     subject    BIGINT      NOT NULL,
     user_id    BIGINT      NOT NULL,

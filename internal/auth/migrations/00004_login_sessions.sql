@@ -1,6 +1,6 @@
 -- +goose Up
 -- One row per login. ended_at 0 = live. Times are Unix milliseconds.
-CREATE TABLE login_sessions (
+CREATE TABLE IF NOT EXISTS login_sessions (
     id         CHAR(32) NOT NULL,
     user_id    BIGINT   NOT NULL,
     created_at BIGINT   NOT NULL,

@@ -1,7 +1,7 @@
 -- +goose Up
 -- SHA-256 of every refresh token, used ones too until they expire: seeing one of
 -- those again is how a theft shows. used_at 0 = not used. Unix milliseconds.
-CREATE TABLE refresh_tokens (
+CREATE TABLE IF NOT EXISTS refresh_tokens (
     hash       BINARY(32) NOT NULL,
     session_id CHAR(32)   NOT NULL,
     expires_at BIGINT     NOT NULL,

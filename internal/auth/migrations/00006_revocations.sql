@@ -1,7 +1,7 @@
 -- +goose Up
 -- What gateways must refuse though its signature is good. Ids rise in the order
 -- of commit, so a reader's cursor misses nothing. Unix seconds.
-CREATE TABLE revocations (
+CREATE TABLE IF NOT EXISTS revocations (
     id         BIGINT      NOT NULL,
     user_id    BIGINT      NOT NULL,
     session_id VARCHAR(32) NOT NULL DEFAULT '',

@@ -1,6 +1,6 @@
 -- +goose Up
 -- Random secrets that the service made for itself at its first start.
-CREATE TABLE secrets (
+CREATE TABLE IF NOT EXISTS secrets (
     name  VARCHAR(32)   NOT NULL,
     value VARBINARY(64) NOT NULL,
     PRIMARY KEY (name)

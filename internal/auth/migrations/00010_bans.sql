@@ -1,3 +1,3 @@
 -- +goose Up
 -- Unix ms since when the user may not log in; 0: he may.
-ALTER TABLE users ADD COLUMN banned_at BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE users ADD COLUMN /*M! IF NOT EXISTS */ banned_at BIGINT NOT NULL DEFAULT 0;

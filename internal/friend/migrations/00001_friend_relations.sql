@@ -1,7 +1,7 @@
 -- +goose Up
 -- One row per unordered pair; its lock orders all changes of the pair.
 -- request_id and requester_id: the request that made the present friendship.
-CREATE TABLE friend_relations (
+CREATE TABLE IF NOT EXISTS friend_relations (
     lo_user_id   BIGINT      NOT NULL,
     hi_user_id   BIGINT      NOT NULL,
     version      BIGINT      NOT NULL DEFAULT 0,

@@ -1,6 +1,6 @@
 -- +goose Up
 -- Two rows per friendship, one for each side's remarks.
-CREATE TABLE friendships (
+CREATE TABLE IF NOT EXISTS friendships (
     user_id    BIGINT       NOT NULL,
     friend_id  BIGINT       NOT NULL,
     id         BIGINT       NOT NULL,

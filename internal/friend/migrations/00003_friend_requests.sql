@@ -2,7 +2,7 @@
 -- waiting is 1 while nobody answered and NULL afterwards, so that the unique
 -- key allows one waiting request and any number of answered ones.
 -- confirmed: the call that answered has reported success.
-CREATE TABLE friend_requests (
+CREATE TABLE IF NOT EXISTS friend_requests (
     id           BIGINT        NOT NULL,
     requester_id BIGINT        NOT NULL,
     recipient_id BIGINT        NOT NULL,

@@ -1,6 +1,6 @@
 -- +goose Up
 -- Facts about this life of the database, such as the sync epoch.
-CREATE TABLE meta (
+CREATE TABLE IF NOT EXISTS meta (
     name  VARCHAR(32)  NOT NULL,
     value VARCHAR(255) NOT NULL,
     PRIMARY KEY (name)

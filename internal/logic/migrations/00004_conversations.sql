@@ -2,7 +2,7 @@
 -- The row whose lock orders a conversation: every send, open, close and change
 -- of membership takes it. members_rev counts changes of membership, so that a
 -- replica may cache the member list and prove under the lock that it still holds.
-CREATE TABLE conversations (
+CREATE TABLE IF NOT EXISTS conversations (
     id               BIGINT     NOT NULL,
     kind             TINYINT    NOT NULL DEFAULT 0,
     open             TINYINT    NOT NULL DEFAULT 0,

@@ -1,7 +1,7 @@
 -- +goose Up
 -- Who may see what: a member sees first_seq .. end_seq (0: no end, he is in).
 -- The row stays after he left, for what he had not received yet.
-CREATE TABLE members (
+CREATE TABLE IF NOT EXISTS members (
     conversation_id BIGINT      NOT NULL,
     user_id         BIGINT      NOT NULL,
     id              BIGINT      NOT NULL,

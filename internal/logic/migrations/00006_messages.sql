@@ -1,7 +1,7 @@
 -- +goose Up
 -- The truth. (conversation, seq) is the order of record; sender_key is what
 -- makes a send idempotent for as long as the message is kept.
-CREATE TABLE messages (
+CREATE TABLE IF NOT EXISTS messages (
     conversation_id BIGINT     NOT NULL,
     seq             BIGINT     NOT NULL,
     id              BIGINT     NOT NULL,

@@ -2,7 +2,7 @@
 -- Delivered cursor of one platform: everything up to delivered_seq, and the
 -- range range_lo .. range_hi beside it (a first page of history was fetched
 -- while older messages still wait); range_hi 0 = no range.
-CREATE TABLE cursors (
+CREATE TABLE IF NOT EXISTS cursors (
     user_id         BIGINT  NOT NULL,
     platform        TINYINT NOT NULL,
     conversation_id BIGINT  NOT NULL,

@@ -1,7 +1,7 @@
 -- +goose Up
 -- A user's conversation list (the public protocol's sessions). kind 1: target
 -- is a user; kind 2: target is a group.
-CREATE TABLE sessions (
+CREATE TABLE IF NOT EXISTS sessions (
     id              BIGINT       NOT NULL,
     owner_id        BIGINT       NOT NULL,
     kind            TINYINT      NOT NULL,

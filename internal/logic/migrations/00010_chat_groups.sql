@@ -1,5 +1,5 @@
 -- +goose Up
-CREATE TABLE chat_groups (
+CREATE TABLE IF NOT EXISTS chat_groups (
     id            BIGINT        NOT NULL,
     owner_id      BIGINT        NOT NULL,
     name          VARCHAR(64)   NOT NULL,

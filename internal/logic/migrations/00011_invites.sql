@@ -1,5 +1,5 @@
 -- +goose Up
-CREATE TABLE invites (
+CREATE TABLE IF NOT EXISTS invites (
     id            BIGINT     NOT NULL,
     token_hash    BINARY(32) NOT NULL,
     group_id      BIGINT     NOT NULL,

@@ -1,5 +1,5 @@
 -- +goose Up
-CREATE TABLE uploads (
+CREATE TABLE IF NOT EXISTS uploads (
     object_key    VARCHAR(255) NOT NULL,
     user_id       BIGINT       NOT NULL,
     name          VARCHAR(255) NOT NULL,

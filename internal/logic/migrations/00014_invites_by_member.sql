@@ -1,2 +1,2 @@
 -- +goose Up
-ALTER TABLE invites ADD KEY by_member (group_id, user_id);
+ALTER TABLE invites ADD KEY /*M! IF NOT EXISTS */ by_member (group_id, user_id);

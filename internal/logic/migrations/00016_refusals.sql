@@ -13,4 +13,4 @@ CREATE TABLE IF NOT EXISTS refusals (
 ) DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 
 -- When somebody was last refused: for a while his refusals are looked for.
-ALTER TABLE conversations ADD COLUMN refused_at_ms BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE conversations ADD COLUMN /*M! IF NOT EXISTS */ refused_at_ms BIGINT NOT NULL DEFAULT 0;

@@ -1,2 +1,2 @@
 -- +goose Up
-ALTER TABLE conversations DROP COLUMN muted;
+ALTER TABLE conversations DROP COLUMN /*M! IF EXISTS */ muted;

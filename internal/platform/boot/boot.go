@@ -27,6 +27,9 @@ type Boot struct {
 	// StopTimeout is the one deadline of the whole shutdown. What has not
 	// stopped by then is abandoned and the process exits with 1.
 	StopTimeout time.Duration
+	// OneShot: run is all there is to do, and a signal that cuts it short leaves it
+	// undone. The process exits with 1 then, not as a server that was told to stop.
+	OneShot bool
 
 	mu    sync.Mutex // guards the following fields
 	log   *slog.Logger
@@ -160,7 +163,7 @@ func execute(run func(context.Context, *Boot) error, signals <-chan os.Signal, e
 	err := protect(func() error { return run(ctx, b) })
 	if err == nil {
 		err = b.wait(ctx)
-	} else if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	} else if !b.OneShot && ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil // a signal during start-up
 	}
 	if err != nil {

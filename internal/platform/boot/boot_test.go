@@ -156,6 +156,18 @@ func TestExecute_ASignalDuringStartIsAcleanStop(t *testing.T) {
 	require.Zero(t, code)
 }
 
+func TestExecute_ACommandThatIsCutShortHasFailed(t *testing.T) {
+	signals := make(chan os.Signal, 1)
+	signals <- os.Interrupt
+	code := execute(func(ctx context.Context, b *Boot) error {
+		quiet(b)
+		b.OneShot = true
+		<-ctx.Done()
+		return ctx.Err()
+	}, signals, noExit(t))
+	require.Equal(t, 1, code)
+}
+
 func TestExecute_OneDeadlineForTheWholeShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var rec recorder

@@ -20,6 +20,9 @@ var tableName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
 
 // Migrate applies, in order, the migrations in dir of fsys that the database
 // lacks. Several processes may call it at once: one works, the others wait.
+// When ctx ends, the migration that is being applied is finished first: cut off
+// between a statement, which the server goes on with, and the note that it was
+// applied, it would be applied again.
 // Use a pool of its own, opened with Config.ForMigration: the lock needs
 // connections besides the one that migrates.
 func Migrate(ctx context.Context, db *sqlx.DB, fsys fs.FS, dir, versionTable string) error {
@@ -41,11 +44,17 @@ func Migrate(ctx context.Context, db *sqlx.DB, fsys fs.FS, dir, versionTable str
 	if err != nil {
 		return err
 	}
-	results, err := p.Up(ctx)
-	if err != nil {
-		return fmt.Errorf("database: migrate: %w", err)
-	}
-	for _, r := range results {
+	for {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("database: migrate: %w", err)
+		}
+		r, err := p.UpByOne(context.WithoutCancel(ctx))
+		if errors.Is(err, goose.ErrNoNextVersion) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("database: migrate: %w", err)
+		}
 		slog.InfoContext(ctx, "migrated", "version", r.Source.Version, "took", r.Duration)
 	}
 	return checkLocks(ctx, db, versionTable)
