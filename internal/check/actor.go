@@ -65,6 +65,9 @@ type target struct {
 // again.
 const keepAcked = 64
 
+// ackTimeout is how long an actor's client waits for an answer at first.
+const ackTimeout = 3 * time.Second
+
 // connect starts the actor's client and sends again what an earlier one had not
 // settled.
 func (a *actor) connect() {
@@ -86,7 +89,7 @@ func (a *actor) begin() []imclient.Outgoing {
 	first := a.n + a.life
 	client := imclient.Start(imclient.Config{
 		User: a.user, Addresses: a.run.system.addresses, First: first % len(a.run.system.addresses),
-		Heartbeat: time.Second, Silence: 5 * time.Second, AckTimeout: 3 * time.Second, BackoffMax: time.Second,
+		Heartbeat: time.Second, Silence: 5 * time.Second, AckTimeout: ackTimeout, BackoffMax: time.Second,
 		Window: 256, MaxPending: 1024, // nobody writes on and on while nothing goes out
 		Receipts: a.n%2 == 0,
 		Record: func(e *imclient.Event) {

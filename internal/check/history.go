@@ -5,10 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"sync"
 	"time"
-
-	"im-services/internal/imclient"
 )
 
 // maxLine bounds a line of a history.
@@ -63,46 +60,4 @@ func ReadHistory(r io.Reader) ([]Event, error) {
 		})
 	}
 	return out, in.Err()
-}
-
-// log collects events in memory and writes them to a file. Safe for concurrent
-// use; events are kept in the order of their arrival, which for one client is
-// the order in which it saw things.
-type log struct {
-	file *imclient.History
-
-	mu     sync.Mutex
-	events []Event           // guarded by mu
-	convs  map[convKey]int64 // guarded by mu; the conversations of acknowledged messages
-	texts  map[string]string // guarded by mu; each text once: a message is seen a dozen times
-}
-
-func newLog(file *imclient.History) *log {
-	return &log{file: file, convs: map[convKey]int64{}, texts: map[string]string{}}
-}
-
-func (l *log) add(e *Event) {
-	if e.T == 0 {
-		e.T = imclient.Now()
-	}
-	l.mu.Lock()
-	if e.Text != "" {
-		if had, ok := l.texts[e.Text]; ok {
-			e.Text = had
-		} else {
-			l.texts[e.Text] = e.Text
-		}
-	}
-	l.events = append(l.events, *e)
-	if e.Op == imclient.OpSend && e.Type == imclient.OK {
-		l.convs[keyOf(e.Channel, e.Client, e.To)] = e.Conversation
-	}
-	l.file.Add(e)
-	l.mu.Unlock()
-}
-
-func (l *log) all() []Event {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.events
 }

@@ -50,6 +50,7 @@ type message struct {
 type span struct {
 	conn       int
 	begin, end time.Duration
+	gateway    int // 0: it is not known
 }
 
 // stay is a membership, or a friendship: it began between inInvoke and inOK and
@@ -70,12 +71,16 @@ type index struct {
 	read   map[int64]bool // clients that read everything in the end
 
 	spans   map[int64][]span
+	dialled map[int64]int  // the gateway that a client connects to
+	reached map[string]int // the gateway at an address
+	crowd   map[int64]bool // clients of an overload
 	stays   map[member][]stay
 	friends map[convKey][]stay
 	faults  []Window
 	phases  []Phase
 	slow    map[int64]string // who reads little, or floods, by kind
 	pushed  []pushed         // by judgeLiveness
+	ways    map[int]way      // by way
 	lags    []*Event         // by lagBetween
 	slack   bool             // the machine had no processor time to spare
 	end     time.Duration
@@ -87,7 +92,8 @@ func newIndex(events []Event) *index {
 		events: events, sends: map[sendKey]*send{}, keys: map[int64]convKey{}, truth: map[place]*message{},
 		convs: map[int64][]*message{}, read: map[int64]bool{}, spans: map[int64][]span{},
 		stays: map[member][]stay{}, friends: map[convKey][]stay{}, quietAt: forever,
-		slow: map[int64]string{},
+		slow: map[int64]string{}, dialled: map[int64]int{}, reached: map[string]int{}, crowd: map[int64]bool{},
+		ways: map[int]way{},
 	}
 	for i := range events {
 		x.take(&events[i])
@@ -131,6 +137,10 @@ func (x *index) take(e *Event) {
 		x.fromDB = true
 	case OpSlow:
 		x.slow[e.Client] = e.Text
+	case OpCrowd:
+		x.crowd[e.Client] = true
+	case OpReached:
+		x.reached[e.Text] = e.Conn
 	case OpFault:
 		x.takeFault(e)
 	case OpPhase:
@@ -172,8 +182,10 @@ func (x *index) takeSend(e *Event) {
 func (x *index) takeConnect(e *Event) {
 	spans := x.spans[e.Client]
 	switch e.Type {
+	case imclient.Invoke:
+		x.dialled[e.Client] = x.reached[e.Text]
 	case imclient.OK:
-		x.spans[e.Client] = append(spans, span{e.Conn, e.T, forever})
+		x.spans[e.Client] = append(spans, span{conn: e.Conn, begin: e.T, end: forever, gateway: x.dialled[e.Client]})
 	case imclient.Info:
 		for i := len(spans) - 1; i >= 0; i-- {
 			if spans[i].conn == e.Conn {
@@ -292,8 +304,7 @@ func (x *index) settled(s *send, m *message) bool {
 			return false
 		}
 	}
-	stood, _ := x.stood(s.client, s.out)
-	return there == 1 && s.posted != s.turned && stood == s.posted && x.goneBefore(s.client, s.posted, gone)
+	return there == 1 && s.posted != s.turned && x.stood(s.client, s.out).conn == s.posted && x.goneBefore(s.client, s.posted, gone)
 }
 
 // storedAfter is a time after which m was stored: when one of those before it was

@@ -148,9 +148,10 @@ const reusedID = "client_msg_id_reused"
 
 // judgeDuplicates: a client message id names one message, everywhere and for
 // ever, and a place holds one message. Who repeats what was acknowledged gets the
-// first answer, whether he may still write or not.
+// first answer, whether he may still write or not; who repeats what was not answered
+// gets an answer.
 func (x *index) judgeDuplicates() Result {
-	r := Result{ID: "I2", Name: "one message per client message id, one place per message"}
+	r := Result{ID: "I2", Name: "one message per client message id, one place per message, and an end to every send"}
 	type identity struct {
 		place
 		id int64
@@ -184,6 +185,7 @@ func (x *index) judgeDuplicates() Result {
 			r.red("message id %d stands at %s and, by %s, at %s", e.ID, had, e.Op, p)
 		}
 	}
+	x.judgeSettled(&r)
 	for i := range x.events {
 		e := &x.events[i]
 		switch e.Op {

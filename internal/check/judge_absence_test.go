@@ -35,6 +35,31 @@ func (s *story) absenceToldAgain(code int) {
 	s.events = append(s.events[:len(s.events)-1], again, back)
 }
 
+// A stall long ago does not excuse news that come late now.
+func TestJudge_TransitionsAreToldInTime(t *testing.T) {
+	for name, c := range map[string]struct {
+		before, after time.Duration // stalls
+		wrong         int
+	}{
+		"too late":                         {0, 0, 1},
+		"too late, after a stall long ago": {time.Second, 0, 1},
+		"too late, as the machine is":      {0, time.Second, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := opening()
+			s.stall(c.before)
+			s.wait(2 * time.Minute)
+			s.add(Event{Client: bea, Op: OpOnline, Code: imclient.CodeOffline})
+			s.wait(7500 * time.Millisecond)
+			s.add(Event{Client: ann, Op: OpPresence, From: bea, Code: imclient.CodeOffline})
+			s.stall(c.after)
+			s.add(Event{Client: ann, Op: OpStatus, To: bea, Code: imclient.CodeOffline, Reason: transition})
+			r := Judge(s.events, Bounds{}).Result("I10")
+			require.Equal(t, c.wrong, r.Red, r.Sample)
+		})
+	}
+}
+
 func TestJudge_Absences(t *testing.T) {
 	const never = -1
 	cases := []struct {

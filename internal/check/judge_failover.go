@@ -31,10 +31,7 @@ func toDatabase(link string) bool { return strings.HasSuffix(link, ">mysql") }
 // old one takes nothing any more.
 func (x *index) judgeFailOver(b Bounds) Result {
 	r := Result{ID: "I17", Name: "a new primary of the database serves in time, under a new epoch"}
-	late := x.lagMax()
-	if x.starved(b) {
-		late += lingering
-	}
+	starved := x.starved(b)
 	changes := map[int]*roleChange{}
 	for i := range x.events {
 		e := &x.events[i]
@@ -71,13 +68,13 @@ func (x *index) judgeFailOver(b Bounds) Result {
 			r.red("fault %d (%s): a sync with the epoch of before says %s", f.Number, f.Kind, c.wrong)
 		case c.after == "" || c.after == c.before:
 			r.red("fault %d (%s): the epoch is the one of before", f.Number, f.Kind)
-		case c.told > c.promoted+epochTold+late:
+		case c.told > c.promoted+epochTold+x.unnoticed(c.promoted, c.told, starved):
 			r.red("fault %d (%s): the new epoch was told %s after the new primary took writes", f.Number, f.Kind, short(c.told-c.promoted))
 		}
 		if c.written != "" {
 			r.red("fault %d (%s): the old primary, %s, acknowledged a write when there was a new one", f.Number, f.Kind, c.written)
 		}
-		x.judgeWrites(&r, f, c.promoted, acked, late)
+		x.judgeWrites(&r, f, c.promoted, acked, starved)
 	}
 	if r.Checked == 0 {
 		r.Skipped = "the database has kept its primary"
@@ -98,7 +95,7 @@ func (x *index) ackTimes() []time.Duration {
 }
 
 // judgeWrites: sends are acknowledged again in time, if anybody sends any.
-func (x *index) judgeWrites(r *Result, f *Window, promoted time.Duration, acked []time.Duration, late time.Duration) {
+func (x *index) judgeWrites(r *Result, f *Window, promoted time.Duration, acked []time.Duration, starved bool) {
 	until := x.end
 	for _, p := range x.phases {
 		if p.Name == PhaseHeal {
@@ -111,7 +108,7 @@ func (x *index) judgeWrites(r *Result, f *Window, promoted time.Duration, acked 
 			again = min(again, s.done)
 		}
 	}
-	if bound := promoted + writesAgain + late; again > bound && bound < until {
+	if bound := promoted + writesAgain + x.unnoticed(promoted, promoted+writesAgain, starved); again > bound && bound < until {
 		r.red("fault %d (%s): nothing sent after the new primary took writes, at %s, was acknowledged within %s", f.Number, f.Kind, short(promoted), writesAgain)
 	}
 	if f.Kind != SwitchOver {
@@ -122,7 +119,7 @@ func (x *index) judgeWrites(r *Result, f *Window, promoted time.Duration, acked 
 		if t < f.Begin {
 			continue
 		}
-		if t-from > writesSwitch+late {
+		if t-from > writesSwitch+x.unnoticed(from, t, starved) {
 			r.red("fault %d (%s): nothing was acknowledged for %s, from %s on", f.Number, f.Kind, short(t-from), short(from))
 		}
 		if from = t; t > promoted {

@@ -23,6 +23,19 @@ func (s *story) changeOfRoles(number int, kind string) {
 	s.add(Event{Conn: number, Op: OpFault, Text: "mysql", Reason: kind})
 }
 
+// earlyStall is a stall two minutes before everything else.
+func (s *story) earlyStall(late time.Duration) {
+	rest := s.events
+	s.events = nil
+	for i := range rest {
+		rest[i].T += 2 * time.Minute
+	}
+	now := s.now + 2*time.Minute
+	s.now = 0
+	s.stall(late)
+	s.events, s.now = append(s.events, rest...), now
+}
+
 func TestJudge_ChangesOfThePrimary(t *testing.T) {
 	cases := []struct {
 		name  string
@@ -49,6 +62,10 @@ func TestJudge_ChangesOfThePrimary(t *testing.T) {
 		}, 0, 1},
 		{"the epoch is told too late", FailOver, func(t *testing.T, s *story) {
 			s.events[find(t, s.events, 0, is(OpPromoted, 0))].T -= 5 * time.Second
+		}, 0, 1},
+		{"the epoch is told too late, on a machine that stood still before", FailOver, func(t *testing.T, s *story) {
+			s.events[find(t, s.events, 0, is(OpPromoted, 0))].T -= 5 * time.Second
+			s.earlyStall(2 * time.Second)
 		}, 0, 1},
 		{"the old primary goes on", Fence, func(t *testing.T, s *story) {
 			s.events[find(t, s.events, 0, is(OpFenced, 0))].Type = imclient.OK

@@ -2,9 +2,9 @@ package check
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"im-services/internal/imclient"
@@ -50,9 +50,14 @@ func (x *index) judgeLiveness(b Bounds, v *Verdict) Result {
 	}
 	lag := quantiles(lags)
 	busy := lag.P99 > b.MaxLag
+	var g8 tally
 	windows := slices.Clone(x.faults)
+	hitting := map[int]bool{} // windows of faults on the way of a push
+	for _, f := range x.way(0).on {
+		hitting[f.Number] = true
+	}
 	perWindow := make([][]time.Duration, len(windows))
-	var all, healthy, acks []time.Duration
+	var all, healthy, acks, crowd []time.Duration
 	for _, s := range x.order {
 		if !s.acked {
 			continue
@@ -63,7 +68,11 @@ func (x *index) judgeLiveness(b Bounds, v *Verdict) Result {
 			}
 			v.Acked[second]++
 		}
-		if s.conn != 0 && !s.resent {
+		switch {
+		case s.conn == 0: // over HTTP
+		case x.crowd[s.client]:
+			crowd = append(crowd, s.done-s.invoke)
+		default:
 			acks = append(acks, s.done-s.invoke)
 		}
 		worst := time.Duration(-1)
@@ -73,33 +82,39 @@ func (x *index) judgeLiveness(b Bounds, v *Verdict) Result {
 			}
 			p := place{s.conv, s.seq}
 			got, ok := first[delivery{user, p}]
-			stood, end := x.stood(user, s.done)
+			stood := x.stood(user, s.done)
+			at, missed := got.at, false
 			switch {
 			case !ok:
 				if x.cameBack(user, s.done) {
 					r.Checked++
 					r.red("%s, %s, acknowledged at %s, was never pushed to user %d, who was connected in the end", s, p, short(s.done), user)
 				}
-			case stood != 0 && (got.conn == stood || got.at <= end):
-				r.Checked++
-				took := max(0, got.at-s.done)
+				continue
+			case stood.conn == 0:
+				continue
+			case got.conn == stood.conn || got.at <= stood.end:
+			case passed[passage{user, s.conv, stood.conn}]:
+				continue
+			default: // it came by the backlog of a later connection
+				at, missed = stood.end, true
+			}
+			r.Checked++
+			took := max(0, at-s.done)
+			if !missed || took > b.HealthyP99 { // else he left before it had to be there
 				worst = max(worst, took)
-				if x.tooLate(s.done, got.at, b) {
-					r.red("%s, %s, acknowledged at %s, reached user %d after %s", s, p, short(s.done), user, short(took))
-				} else if f := x.onlyFault(s.done, got.at); f != nil && faultBound(f) > 0 && took > faultBound(f) && took > faultBound(f)+x.lagBetween(s.done, got.at) {
-					r.red("%s, %s, acknowledged at %s during fault %d (%s %s), reached user %d after %s; the bound is %s",
-						s, p, short(s.done), f.Number, f.Kind, f.Target, user, short(took), faultBound(f))
-				}
-			case stood != 0 && !passed[passage{user, s.conv, stood}]: // it came by the backlog of a later connection
-				r.Checked++
-				without := end - s.done
-				if without > b.HealthyP99 { // else he left before it had to be there
-					worst = max(worst, without)
-				}
-				if x.tooLate(s.done, end, b) {
-					r.red("%s, %s, acknowledged at %s, did not reach user %d on connection %d, which stood for %s more, but on connection %d at %s",
-						s, p, short(s.done), user, stood, short(without), got.conn, short(got.at))
-				}
+			}
+			why := x.late(s.done, at, stood.gateway, b)
+			if why == "" && !missed {
+				why = x.overdue(s.done, at, stood.gateway, &g8)
+			}
+			switch {
+			case why == "":
+			case missed:
+				r.red("%s, %s, acknowledged at %s, did not reach user %d on connection %d, which stood for %s more, but on %d at %s; %s",
+					s, p, short(s.done), user, stood.conn, short(took), got.conn, short(got.at), why)
+			default:
+				r.red("%s, %s, acknowledged at %s, reached user %d after %s; %s", s, p, short(s.done), user, short(took), why)
 			}
 		}
 		if worst < 0 {
@@ -111,7 +126,7 @@ func (x *index) judgeLiveness(b Bounds, v *Verdict) Result {
 		for i := range windows {
 			w := &windows[i]
 			if s.done >= w.Begin && s.done <= satAdd(w.End, tail) {
-				inFault = true
+				inFault = inFault || hitting[w.Number]
 				if s.done <= w.End {
 					w.Acked++
 					perWindow[i] = append(perWindow[i], worst)
@@ -128,7 +143,11 @@ func (x *index) judgeLiveness(b Bounds, v *Verdict) Result {
 		windows[i].End = min(windows[i].End, x.end)
 	}
 	v.Windows = windows
-	v.Figures.All, v.Figures.Healthy, v.Figures.AckLatency, v.Figures.Lag = quantiles(all), quantiles(healthy), quantiles(acks), lag
+	v.Figures.All, v.Figures.Healthy, v.Figures.Lag = quantiles(all), quantiles(healthy), lag
+	v.Figures.AckLatency, v.Figures.CrowdAcks = quantiles(acks), quantiles(crowd)
+	if g8.met > 0 {
+		r.Name += fmt.Sprintf(" (of %d that met a fault with a bound of its own %d are judged by it)", g8.met, g8.judged)
+	}
 	if h := v.Figures.Healthy; h.N >= 100 && h.P99 > b.HealthyP99 && !busy {
 		r.red("while nothing failed, pushes took %s at the 99th percentile; the bound is %s", h.P99, b.HealthyP99)
 	}
@@ -136,13 +155,6 @@ func (x *index) judgeLiveness(b Bounds, v *Verdict) Result {
 		r.Name += " (the bound of " + b.HealthyP99.String() + " is not judged: the machine is too busy, timers are " + lag.P99.Round(time.Millisecond).String() + " late)"
 	}
 	return r
-}
-
-// tooLate reports whether what was acknowledged at done had not come at t, longer
-// after the last fault than anything may take.
-func (x *index) tooLate(done, t time.Duration, b Bounds) bool {
-	after := t - max(done, x.lastFault(done, t))
-	return after > b.Late && after > b.Late+x.lagBetween(done, t)
 }
 
 // satAdd adds without running over forever.
@@ -153,14 +165,14 @@ func satAdd(a, b time.Duration) time.Duration {
 	return a + b
 }
 
-// stood returns the connection that user had at t and when it ended; 0 if none.
-func (x *index) stood(user int64, t time.Duration) (conn int, end time.Duration) {
+// stood returns the connection that user had at t; its number is 0 if he had none.
+func (x *index) stood(user int64, t time.Duration) span {
 	for _, s := range x.spans[user] {
 		if s.begin <= t && t < s.end {
-			return s.conn, s.end
+			return s
 		}
 	}
-	return 0, 0
+	return span{}
 }
 
 // cameBack reports whether user was connected long enough after t, and until the
@@ -175,70 +187,6 @@ func (x *index) cameBack(user int64, t time.Duration) bool {
 		}
 	}
 	return false
-}
-
-// lastFault returns the latest end of a fault that touched from..to, to itself
-// if one was not over; 0 if there was none.
-func (x *index) lastFault(from, to time.Duration) time.Duration {
-	var last time.Duration
-	for i := range x.faults {
-		f := &x.faults[i]
-		if f.Begin <= to && from <= satAdd(f.End, tail) {
-			last = max(last, min(f.End, to))
-		}
-	}
-	return last
-}
-
-// aftermath is how long a fault is blamed for what is slow once it is over.
-const aftermath = 3 * time.Second
-
-// onlyFault returns the fault that touched from..to if there was exactly one.
-func (x *index) onlyFault(from, to time.Duration) *Window {
-	var only *Window
-	for i := range x.faults {
-		f := &x.faults[i]
-		if f.Begin <= to && from <= satAdd(f.End, aftermath) {
-			if only != nil {
-				return nil
-			}
-			only = f
-		}
-	}
-	return only
-}
-
-// faultBound is how long a message may be on its way from its acknowledgement,
-// to those who stay connected, while the given fault goes on (G8); 0: as long as
-// the fault lasts.
-func faultBound(f *Window) time.Duration {
-	component, _, _ := strings.Cut(f.Target, "-")
-	switch f.Kind {
-	case Kill, Restart, Down, Memory:
-		switch component {
-		case "logic":
-			return 2 * time.Second
-		case "nsqd", "redis":
-			return 5 * time.Second
-		case "etcd", "nsqlookupd", "auth", "friend":
-			return time.Second // nobody notices
-		}
-	case Flush:
-		return 5 * time.Second
-	case Chaos, Rewind:
-		return 10 * time.Second // by the watermark
-	case ClockAhead, ClockBehind, ClockStrobe, Files:
-		return 2 * time.Second
-	case DiskFull:
-		if component != "mysql" {
-			return time.Second // nobody notices
-		}
-	case Pause:
-		if component == "nsqd" {
-			return 12 * time.Second
-		}
-	}
-	return 0
 }
 
 func quantiles(d []time.Duration) Quantiles {

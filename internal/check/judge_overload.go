@@ -39,11 +39,8 @@ func (s *stage) rate() float64 {
 func (x *index) judgeOverload(b Bounds) Result {
 	r := Result{ID: "I16", Name: "overload is refused, not endured"}
 	stages := map[string]*stage{}
-	crowd := map[int64]bool{}
 	for i := range x.events {
 		switch e := &x.events[i]; {
-		case e.Op == OpCrowd:
-			crowd[e.Client] = true
 		case e.Op == OpStage && e.Type == imclient.Invoke:
 			stages[e.Text] = &stage{begin: e.T, end: forever, own: time.Duration(e.ID), shared: e.Code}
 		case e.Op == OpStage && stages[e.Text] != nil:
@@ -66,7 +63,7 @@ func (x *index) judgeOverload(b Bounds) Result {
 	last := surge.end
 	for i := range x.events {
 		e := &x.events[i]
-		if !crowd[e.Client] || e.Op != imclient.OpSend {
+		if !x.crowd[e.Client] || e.Op != imclient.OpSend {
 			continue
 		}
 		k := sendKey{e.Client, e.ClientID}
@@ -118,7 +115,7 @@ func (x *index) judgeOverload(b Bounds) Result {
 	case during < surgeAcked*before:
 		r.red("beside too many offered %.0f messages were acknowledged per second that the checker left, and %.0f before", during, before)
 	}
-	if !x.starved(b) && over > surgeOver+x.lagMax() {
+	if !x.starved(b) && over > surgeOver+x.lagBetween(surge.end, last) {
 		r.red("the last message of the surge was settled %s after it", short(over))
 	}
 	return r

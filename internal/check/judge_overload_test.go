@@ -72,6 +72,15 @@ func TestJudge_Overload(t *testing.T) {
 		{"that was no overload", func(s *story) { s.surge(190, 75, 100, time.Second) }, 0},
 		{"over too late", func(s *story) { s.surge(300, 85, 200, 11*time.Second) }, 1},
 		{"over in time", func(s *story) { s.surge(300, 85, 200, 9*time.Second) }, 0},
+		{"over too late, and the machine stood still meanwhile", func(s *story) {
+			s.surge(300, 85, 200, 10500*time.Millisecond)
+			s.stall(time.Second)
+		}, 0},
+		{"over too late, and the machine stood still before", func(s *story) {
+			s.stall(time.Second)
+			s.wait(2 * time.Minute)
+			s.surge(300, 85, 200, 10500*time.Millisecond)
+		}, 1},
 		{"a message without an end", func(s *story) {
 			s.surge(300, 85, 200, time.Second)
 			s.add(Event{Client: gil, Conn: 1, ClientID: 9999, Type: imclient.Invoke, Op: imclient.OpSend})

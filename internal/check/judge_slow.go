@@ -31,11 +31,7 @@ type pushed struct {
 // vanished is noticed, and others do not suffer from either, nor from floods.
 func (x *index) judgeSlow(b Bounds) Result {
 	r := Result{ID: "I15", Name: "who does not read is closed, and delays nobody"}
-	late := x.lagMax()
 	starved := x.starved(b)
-	if starved {
-		late += lingering
-	}
 	type connection struct {
 		client int64
 		conn   int
@@ -54,7 +50,7 @@ func (x *index) judgeSlow(b Bounds) Result {
 			gone[k] = e.T
 		case e.Op == OpGone:
 			r.Checked++
-			if after := e.T - gone[k]; e.T > x.undisturbed(gone[k], goneNoticed)+late {
+			if after := e.T - gone[k]; e.T > x.undisturbed(gone[k], goneNoticed)+x.unnoticed(gone[k], e.T, starved) {
 				r.red("user %d, whose link was cut at %s, was not known to be away before %s had passed", e.Client, short(gone[k]), short(after))
 			}
 		case e.Op == imclient.OpConnect && x.slow[e.Client] == silent && e.Type == imclient.OK:
@@ -65,7 +61,7 @@ func (x *index) judgeSlow(b Bounds) Result {
 				continue // he was closed before, or cut off by himself
 			}
 			r.Checked++
-			if e.T > x.undisturbed(full, slowClosed)+late {
+			if e.T > x.undisturbed(full, slowClosed)+x.unnoticed(full, e.T, starved) {
 				what := "closed"
 				if e.Reason == ownEnd {
 					what = "still open"
@@ -142,6 +138,7 @@ func (x *index) compareBeside(r *Result, episodes []Window, starved bool) int {
 		}
 	}
 	if !enough(beside) || !enough(calm) {
+		r.Name += " (not compared: too few fault-free seconds)"
 		return 0
 	}
 	with, without := quantiles(took(beside)), quantiles(took(calm))

@@ -39,6 +39,15 @@ func (s *story) beside(closed time.Duration, why string) {
 	s.add(Event{Conn: 1, Op: OpBeside})
 }
 
+// stall is a moment in which the machine stood still for so long, on one that is
+// fast enough.
+func (s *story) stall(late time.Duration) {
+	s.events = append(s.events, Event{T: s.now, Type: imclient.OK, Op: OpLag, Seq: int64(late)})
+	for range 200 {
+		s.events = append(s.events, Event{T: s.now, Type: imclient.OK, Op: OpLag})
+	}
+}
+
 // many are private messages whose pushes take so long.
 func (s *story) many(n int, first int64, took time.Duration) {
 	for i := range int64(n) {
@@ -47,6 +56,13 @@ func (s *story) many(n int, first int64, took time.Duration) {
 		s.wait(took - 10*time.Millisecond)
 		s.see(imclient.OpPush, bea, 1, ann, first+i, imclient.Private, bea, privateConv, first+i)
 	}
+}
+
+func TestJudge_SaysThatItDidNotCompare(t *testing.T) {
+	s := opening()
+	s.many(20, 1, 40*time.Millisecond)
+	s.add(Event{Op: OpPhase, Text: PhaseHeal})
+	require.Contains(t, Judge(s.events, Bounds{}).Result("I15").Name, "not compared: too few fault-free seconds")
 }
 
 func TestJudge_SlowReaders(t *testing.T) {
@@ -68,12 +84,21 @@ func TestJudge_SlowReaders(t *testing.T) {
 			s.beside(18500*time.Millisecond, "reset")
 		}, 1},
 		{"a machine that is too slow", func(s *story) {
-			s.add(Event{Op: OpLag, Seq: int64(time.Second)})
 			s.beside(15900*time.Millisecond, "reset")
+			s.add(Event{Op: OpLag, Seq: int64(time.Second)})
 		}, 0},
 		{"even for that", func(s *story) {
-			s.add(Event{Op: OpLag, Seq: int64(time.Second)})
 			s.beside(16100*time.Millisecond, "reset")
+			s.add(Event{Op: OpLag, Seq: int64(time.Second)})
+		}, 1},
+		{"a machine that stood still meanwhile", func(s *story) {
+			s.beside(5900*time.Millisecond, "reset")
+			s.stall(time.Second)
+		}, 0},
+		{"a machine that stood still at another time", func(s *story) {
+			s.stall(time.Second)
+			s.wait(2 * time.Minute)
+			s.beside(5900*time.Millisecond, "reset")
 		}, 1},
 		{"who vanished is noticed", func(s *story) {
 			s.add(Event{Client: eve, Conn: 1, Type: imclient.Invoke, Op: OpGone})

@@ -101,7 +101,7 @@ func (x *index) judgePresence(b Bounds) Result {
 	}
 	truth := map[int64]fact{}
 	told := map[pair]fact{}
-	late, starved := x.lagMax(), x.starved(b)
+	starved := x.starved(b)
 	for i := range x.events {
 		e := &x.events[i]
 		switch e.Op {
@@ -126,7 +126,7 @@ func (x *index) judgePresence(b Bounds) Result {
 			switch {
 			case heard && frame.code != now.code && x.connectedSince(e.Client, frame.at, e.T):
 				r.red("the last frame told user %d that user %d is %d (at %s); he is %d", e.Client, e.To, frame.code, short(frame.at), now.code)
-			case e.Reason == transition && (!heard || frame.at < now.at || !starved && frame.at > now.at+b.Presence+late) && x.connectedSince(e.Client, now.at, e.T):
+			case e.Reason == transition && (!heard || frame.at < now.at || !starved && frame.at > now.at+b.Presence+x.lagBetween(now.at, frame.at)) && x.connectedSince(e.Client, now.at, e.T):
 				r.red("user %d was not told within %s that user %d became %d at %s", e.Client, b.Presence, e.To, now.code, short(now.at))
 			}
 		}
@@ -162,9 +162,6 @@ func (x *index) starved(b Bounds) bool {
 	return quantiles(lags).P99 > b.MaxLag
 }
 
-// lagMax is by how much a timer of the checker was late at most.
-func (x *index) lagMax() time.Duration { return x.lagBetween(0, forever) }
-
 // lagBetween is by how much a timer of the checker was late at most in from..to:
 // so much later than it happened may anything have been noticed.
 func (x *index) lagBetween(from, to time.Duration) time.Duration {
@@ -190,6 +187,16 @@ func (x *index) lagBetween(from, to time.Duration) time.Duration {
 		worst = max(worst, late)
 	}
 	return worst
+}
+
+// unnoticed is by how much later than it happened anything in from..to may have been
+// noticed, also on a machine without processor time to spare.
+func (x *index) unnoticed(from, to time.Duration, starved bool) time.Duration {
+	late := x.lagBetween(from, to)
+	if starved {
+		late += lingering
+	}
+	return late
 }
 
 // maxLate bounds how far back the lateness of a timer is looked for.

@@ -30,6 +30,8 @@ const (
 	OpUpload = "upload" // a file: ok with its path (Text) and checksum (Reason), fail with Code, info
 	OpFile   = "file"   // what stands there in the end: ok with its checksum; without a Client, what is in the folder: ok, fail if it is not whole; Seq when it was written last
 
+	OpReached = "reached" // gateway Conn is reached at the address Text
+
 	OpSocket   = "socket"    // of Client's login at gateway Conn: ok when it stands, info when it is closed, fail: it is still open
 	OpEndLogin = "end-login" // Client's login ends, by Reason: invoke, ok
 	OpToken    = "token"     // after that his token was shown to gateway Conn for Text: ok if that was served, T when it was asked; fail

@@ -63,6 +63,7 @@ func (v *Verdict) Page() string {
 		q    Quantiles
 	}{
 		{"to the acknowledgement", f.AckLatency},
+		{"the same, of the overload", f.CrowdAcks},
 		{"from there to the last recipient online, without faults", f.Healthy},
 		{"the same, always", f.All},
 		{"by which the checker's own timers were late", f.Lag},

@@ -21,6 +21,9 @@ func (v *Verdict) Text() string {
 	p("%d pushes (%d repeats dropped) on %d connections; %d changes of friends, %d of members", f.Pushes, f.Repeats, f.Connects, f.FriendChanges, f.MemberChanges)
 	p("%d faults of %d kinds on %d targets; %d complete syncs, %d rows of history and %d of the database read", f.Faults, f.FaultKinds, f.Targets, f.SyncRounds, f.HistoryRows, f.DBRow)
 	p("acknowledgement        %s", f.AckLatency)
+	if f.CrowdAcks.N > 0 {
+		p("  of the overload      %s", f.CrowdAcks)
+	}
 	p("last push, no fault    %s", f.Healthy)
 	p("last push, always      %s", f.All)
 	p("the checker's timers   %s late", f.Lag)

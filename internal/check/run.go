@@ -29,6 +29,7 @@ type run struct {
 	nap    nap
 
 	silence chan struct{} // a fault begins that ends in one
+	failing chan struct{} // capacity 1; full while something fails, or while nothing may
 
 	changing context.Context //nolint:containedctx // in which changes of friends and members are carried to their end
 
@@ -74,21 +75,22 @@ func Run(ctx context.Context, o Options) (*Verdict, error) {
 	defer func() { _ = file.Close() }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r := &run{o: o, ctx: ctx, dir: dir, log: newLog(imclient.NewHistory(file)), members: map[member]bool{}, troubles: map[string]string{}, silence: make(chan struct{})}
+	r := &run{o: o, ctx: ctx, dir: dir, log: newLog(imclient.NewHistory(file)), members: map[member]bool{}, troubles: map[string]string{}, silence: make(chan struct{}), failing: make(chan struct{}, 1)}
+	defer func() { _ = r.log.close() }()
 	r.say("seed %d, %s, bundle %s", o.Seed, o.Duration, dir)
 	if r.system, err = startSystem(ctx, &o, dir, root, want); err != nil {
 		return nil, err
 	}
 	defer r.system.close()
 	if err := r.perform(want); err != nil {
-		_ = r.log.file.Close()
 		return nil, errors.Join(err, r.keepLogs())
 	}
-	if err := r.log.file.Close(); err != nil {
+	if err := r.log.close(); err != nil {
 		return nil, fmt.Errorf("check: write the history: %w", err)
 	}
-	r.say("judging %d events", len(r.log.all()))
-	v := Judge(r.log.all(), o.Bounds)
+	events := r.log.take()
+	r.say("judging %d events", len(events))
+	v := Judge(events, o.Bounds)
 	v.Seed, v.Command = o.Seed, o.command(dir)
 	return v, r.finish(v)
 }
@@ -116,6 +118,7 @@ func (r *run) perform(want func(kind, target string) bool) error {
 	background.Go(func() { r.watch(watching) })
 	defer background.Wait()
 	defer stopWatching()
+	r.noteAddresses()
 	for _, a := range r.actors {
 		a.connect()
 		defer a.leave()
@@ -174,6 +177,19 @@ func (r *run) perform(want func(kind, target string) bool) error {
 	}
 	r.phase(PhaseEnd)
 	return r.ctx.Err()
+}
+
+// noteAddresses notes which gateway is reached at which address: a fault of one is
+// no excuse for what comes late through the other.
+func (r *run) noteAddresses() {
+	if r.system.cluster == nil {
+		return // there may be anything behind an address
+	}
+	for i, address := range r.system.addresses {
+		for _, a := range []string{address, r.gateway(i)} {
+			r.log.add(&Event{Conn: i + 1, Type: imclient.OK, Op: OpReached, Text: a})
+		}
+	}
 }
 
 // changesEnd is how long after the healing a change of friends or members may take
@@ -254,6 +270,12 @@ const leastFault = 2 * time.Second
 // inject does one fault and returns when it is over and, if people fell silent
 // with it, when they talk again.
 func (r *run) inject(ctx context.Context, f *fault) {
+	select {
+	case r.failing <- struct{}{}:
+		defer func() { <-r.failing }()
+	case <-ctx.Done():
+		return
+	}
 	r.mu.Lock()
 	f.Number = len(r.schedule) + 1
 	r.schedule = append(r.schedule, *f)
@@ -284,15 +306,16 @@ func (r *run) inject(ctx context.Context, f *fault) {
 }
 
 // settle waits until every message is acknowledged or refused, for as long as
-// there are fewer and fewer that are not.
+// there are fewer and fewer that are not. What is left then has no end that anybody
+// could promise, which judgeSettled finds.
 func (r *run) settle() {
-	const still = 30 * time.Second
 	least, since := math.MaxInt, time.Now()
-	for r.ctx.Err() == nil && time.Since(since) < still {
+	for r.ctx.Err() == nil && time.Since(since) < settlePatience {
 		left := 0
 		for _, a := range r.actors {
-			left += a.pending()
+			a.current() // a client that was displaced settles nothing
 			a.adopt()
+			left += a.pending()
 		}
 		if left == 0 {
 			return

@@ -23,7 +23,8 @@ func scanned(t *testing.T, log, cut string) []Event {
 	}
 	r := &run{log: newLog(imclient.NewHistory(io.Discard))}
 	require.NoError(t, r.scanLog(path, append(forbiddenTexts, panicTexts...)))
-	return r.log.all()
+	require.NoError(t, r.log.close())
+	return r.log.take()
 }
 
 func TestScan_FindsEveryPanic(t *testing.T) {

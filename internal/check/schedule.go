@@ -108,6 +108,7 @@ type extra struct {
 // plan makes an endless schedule. In every round each process suffers once, the
 // links by turns, and every further kind of fault befalls one of its targets;
 // over the rounds every process suffers every kind. Every round ends with a silence.
+// Every tenth fault is alone, see aloneEvery.
 type plan struct {
 	rng       *rand.Rand
 	processes []string
@@ -116,6 +117,7 @@ type plan struct {
 	want      func(kind, target string) bool
 	gap       time.Duration
 	turn      int // rounds so far
+	drawn     int // faults so far
 	next      []fault
 }
 
@@ -128,6 +130,25 @@ func newPlan(seed uint64, processes, links []string, extras []extra, want func(k
 // linksPerRound is how many links suffer while every process does once.
 const linksPerRound = 6
 
+// Where one fault follows hard on another nobody knows whose fault a late message
+// is. So every tenth is one with a bound of its own (see faultBound), by which that
+// can be judged: the faults before and after it leave it alone for longer than what
+// they did lasts.
+const (
+	aloneEvery = 10
+	aloneGap   = aftermath + time.Second
+)
+
+// single puts the next fault that has a bound before the others, if there is one.
+func (p *plan) single() {
+	for i, f := range p.next {
+		if w := (Window{Kind: f.Kind, Target: f.Target}); delays(&w, 0) && faultBound(&w) > 0 {
+			p.next = slices.Insert(slices.Delete(p.next, i, i+1), 0, f)
+			return
+		}
+	}
+}
+
 // draw returns the next fault; false if the selection leaves none.
 func (p *plan) draw() (fault, bool) {
 	for tries := 0; len(p.next) == 0; tries++ {
@@ -136,9 +157,15 @@ func (p *plan) draw() (fault, bool) {
 		}
 		p.deal()
 	}
+	if p.drawn++; p.drawn%aloneEvery == 0 {
+		p.single()
+	}
 	f := p.next[0]
 	p.next = p.next[1:]
 	f.After = time.Duration((0.5 + p.rng.ExpFloat64()/2) * float64(p.gap))
+	if p.drawn >= aloneEvery && p.drawn%aloneEvery <= 1 {
+		f.After = max(f.After, aloneGap)
+	}
 	switch f.Kind {
 	case Pause: // beyond what clients wait for a sign of life, often enough
 		f.Length = p.between(3*time.Second, 10*time.Second)

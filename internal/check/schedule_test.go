@@ -92,6 +92,20 @@ func TestPlan_RoundsAndTalksEndWithASilence(t *testing.T) {
 	require.Empty(t, plan("all").ending(5*time.Second))
 }
 
+func TestPlan_EveryTenthFaultIsAloneAndHasABound(t *testing.T) {
+	bounded := 0
+	for i, f := range drawn(t, 5, "all", 200) {
+		n := i + 1
+		if n%aloneEvery == 0 && faultBound(&Window{Kind: f.Kind, Target: f.Target}) > 0 {
+			bounded++
+		}
+		if n%aloneEvery == 0 || n > 1 && n%aloneEvery == 1 {
+			require.Greater(t, f.After, aftermath, "fault %d, %s", n, f.String())
+		}
+	}
+	require.GreaterOrEqual(t, bounded, 15, "unless a round has none left")
+}
+
 func TestPlan_ShortRunsHaveWhatTheyNeed(t *testing.T) {
 	for seed := range uint64(20) {
 		var slept, lost bool

@@ -99,7 +99,7 @@ func upload(ctx context.Context, base, token, name string, content []byte) (wher
 // the folder of an own cluster.
 func (r *run) readUploads() error {
 	patience := stumbles
-	for _, e := range r.log.all() {
+	for e := range r.log.all() {
 		if e.Op != OpUpload || e.Type != imclient.OK {
 			continue
 		}

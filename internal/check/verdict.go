@@ -51,7 +51,8 @@ type Figures struct {
 	Refused, Unknown, Resent       int
 	Pushes, Repeats, Connects      int
 	Faults, FaultKinds, Targets    int
-	Healthy, All, AckLatency       Quantiles // All includes Healthy
+	Healthy, All                   Quantiles // of pushes; All includes Healthy
+	AckLatency, CrowdAcks          Quantiles // of messages over a socket, repeated or not; the crowd of an overload apart
 	Lag                            Quantiles // of the checker's own timers
 	FriendChanges, MemberChanges   int
 	SyncRounds, HistoryRows, DBRow int

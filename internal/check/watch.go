@@ -54,7 +54,7 @@ func (r *run) watch(ctx context.Context) {
 }
 
 // watchLag measures how late timers are: what the machine itself adds to every
-// latency. The time that the history takes to be written counts: whatever happens
+// latency. The time that the log takes to be added to counts: whatever happens
 // meanwhile is noted later than that.
 func (r *run) watchLag(ctx context.Context) {
 	var worst time.Duration
@@ -139,7 +139,7 @@ func (r *run) presence() {
 // processor time to spare before something counts as missing.
 func (r *run) starvation() time.Duration {
 	var worst int64
-	for _, e := range r.log.all() {
+	for e := range r.log.all() {
 		if e.Op == OpLag {
 			worst = max(worst, e.Seq)
 		}

@@ -20,12 +20,13 @@ type Config struct {
 	// Heartbeat is the pause between frames 1004; default 5s, negative: none.
 	Heartbeat time.Duration
 	// Silence is how long the server may say nothing, not even a pong or a ping,
-	// before the connection counts as dead; default 15s.
+	// before the connection counts as dead, the handshake included; default 15s.
 	Silence time.Duration
 	// AckTimeout is how long a sent message may stay unanswered before it is
 	// sent again; default 5s. On the same connection each further time comes
-	// after twice as long, up to 16 times: a server that is slow does not become
-	// faster by being asked more often.
+	// after twice as long: a server that is slow does not become faster by being
+	// asked more often. It does not become longer than that: whoever waits longer
+	// than a fault lasts adds to it, and holds up all that wait for the window.
 	AckTimeout time.Duration
 	// Window is how many messages may be on their way at once; those after them
 	// wait for their turn. Default 512.
@@ -39,9 +40,10 @@ type Config struct {
 	FirstClientID int64
 	// Receipts makes the client acknowledge what it has shown, at every heartbeat.
 	Receipts bool
-	// Retry decides whether a refused message is sent again, and after how long
-	// at first, as with AckTimeout; default: what the server calls temporary.
-	// Return a negative time to give up.
+	// Retry decides whether a refused message is sent again, and after how long at
+	// first; twice as long after the second refusal on the same connection, and
+	// four times from the third on. Default: what the server calls temporary, when
+	// it says. Return a negative time to give up.
 	Retry func(f *Frame) time.Duration
 
 	// Hooks run one at a time per Client and must be quick; nil: none. A frame
@@ -125,14 +127,26 @@ type pending struct {
 	sent       bool      // ever
 	postedOn   int       // the connection at that time
 	on         int       // the connection that sent it last
-	tries      int       // how often that one did
+	ignored    int       // how often that one got no answer in time
+	refused    int       // how often that one got a refusal that is no end
 	prev, next *pending
 }
 
-// patience is how long to wait for an answer, or after a refusal, where first is
-// the time after the first attempt.
-func (p *pending) patience(first time.Duration) time.Duration {
-	return first << min(max(p.tries-1, 0), 4)
+// Waits are doubled so often at most.
+const (
+	mostIgnored = 1
+	mostRefused = 2
+)
+
+// patience is how long to wait for an answer.
+func (p *pending) patience(ackTimeout time.Duration) time.Duration {
+	return ackTimeout << min(p.ignored, mostIgnored)
+}
+
+// pause is how long to wait after the refusal that has just been counted, where
+// first is for the first one.
+func (p *pending) pause(first time.Duration) time.Duration {
+	return first << min(p.refused-1, mostRefused)
 }
 
 // ErrEnded is in the chain of errors of a Client that stopped for good: its
@@ -403,7 +417,9 @@ func (c *Client) connection(address string) error {
 	conn := c.conn
 	c.mu.Unlock()
 	c.record(&Event{T: Now(), Conn: conn, Type: Invoke, Op: OpConnect, Text: address})
-	sock, err := Dial(c.ctx, address, c.cfg.User.Token, c.cfg.Dial)
+	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.Silence)
+	sock, err := Dial(ctx, address, c.cfg.User.Token, c.cfg.Dial)
+	cancel()
 	if err != nil {
 		c.record(&Event{T: Now(), Conn: conn, Type: Fail, Op: OpConnect, Reason: err.Error()})
 		return err
@@ -565,7 +581,8 @@ func (c *Client) refused(f *Frame, conn int) bool {
 		return false
 	}
 	if again >= 0 {
-		p.retryAt = time.Now().Add(p.patience(again))
+		p.refused++
+		p.retryAt = time.Now().Add(p.pause(again))
 		c.mu.Unlock()
 		return true
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -275,8 +276,8 @@ func TestClient_NoAnswer_SendsAgainOnTheSameConnection(t *testing.T) {
 	require.Equal(t, 1, c.Stats().Connects)
 }
 
-func TestClient_NoAnswer_AsksLessAndLessOften(t *testing.T) {
-	const first = 40 * time.Millisecond
+func TestClient_NoAnswer_AsksHalfAsOftenAfterTheFirstTime(t *testing.T) {
+	const first = 2 * sweepEvery
 	times := make(chan time.Time, 100)
 	s := newServer(t, func(p *peer) {
 		for p.chat() != nil {
@@ -287,11 +288,71 @@ func TestClient_NoAnswer_AsksLessAndLessOften(t *testing.T) {
 	_, err := c.Post(soon(t), Outgoing{To: 2, Text: "x"})
 	require.NoError(t, err)
 	last := <-times
-	for n := range 3 {
+	for n, wait := range []time.Duration{first, 2 * first, 2 * first} {
 		now := <-times
-		require.GreaterOrEqual(t, now.Sub(last)+5*time.Millisecond, first<<n, "attempt %d", n+2)
+		require.GreaterOrEqual(t, now.Sub(last)+5*time.Millisecond, wait, "attempt %d", n+2)
+		require.Less(t, now.Sub(last), wait+2*sweepEvery, "attempt %d: no longer than a fault lasts", n+2)
 		last = now
 	}
+}
+
+func TestClient_Refused_AsksLessOften_ByFourTimesAtMost(t *testing.T) {
+	const first, ackTimeout = 2 * sweepEvery, time.Second
+	times := make(chan time.Time, 100)
+	s := newServer(t, func(p *peer) {
+		for n := 0; ; n++ {
+			f := p.chat()
+			if f == nil {
+				return
+			}
+			times <- time.Now()
+			if n < 4 {
+				p.write(`{"msg_code":500,"message":"busy","msg_client_id":%d,"reason":"overloaded"}`, f.ClientID)
+			}
+		}
+	})
+	c := start(t, s, Config{AckTimeout: ackTimeout, Retry: func(*Frame) time.Duration { return first }})
+	_, err := c.Post(soon(t), Outgoing{To: 2, Text: "x"})
+	require.NoError(t, err)
+	last := <-times
+	for n, wait := range []time.Duration{first, 2 * first, 4 * first, 4 * first, ackTimeout} { // the last one: no answer
+		now := <-times
+		require.GreaterOrEqual(t, now.Sub(last)+5*time.Millisecond, wait, "attempt %d", n+2)
+		require.Less(t, now.Sub(last), wait+2*sweepEvery, "attempt %d", n+2)
+		last = now
+	}
+}
+
+func TestClient_WaitsAreCountedAnewOnANewConnection(t *testing.T) {
+	p := &pending{ignored: 3, refused: 3, on: 1}
+	c := &Client{cfg: Config{AckTimeout: time.Second}, conn: 2}
+	c.frameLocked(nil, p, time.Now())
+	require.Equal(t, time.Second, p.patience(time.Second))
+	p.refused++
+	require.Equal(t, time.Second, p.pause(time.Second))
+}
+
+// mute is the address of a server that takes connections and says nothing.
+func mute(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	return "http://" + l.Addr().String()
+}
+
+func TestClient_DeadSilenceIsALostHandshake(t *testing.T) {
+	s := newServer(t, func(p *peer) { p.chat() })
+	c := Start(Config{User: User{ID: 1, Token: "secret"}, Addresses: []string{mute(t), s.URL}, Silence: 100 * time.Millisecond})
+	defer c.Close()
+	require.NoError(t, c.WaitConnected(soon(t)), "it waits for a handshake for longer than for anything else")
+}
+
+func TestClient_CloseEndsAHandshake(t *testing.T) {
+	c := Start(Config{User: User{ID: 1, Token: "secret"}, Addresses: []string{mute(t)}})
+	time.Sleep(50 * time.Millisecond)
+	began := time.Now()
+	c.Close()
+	require.Less(t, time.Since(began), 2*time.Second)
 }
 
 func TestClient_Window(t *testing.T) {

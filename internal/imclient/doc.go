@@ -13,9 +13,12 @@
 // # What a Client promises
 //
 // A message given to Post ends in exactly one way: acknowledged, refused, or
-// still unknown when the Client is closed. Until then it is sent again, with
-// the same client message id, after every reconnect and after every AckTimeout
-// without an answer. Messages that wait are sent in the order they were posted.
+// still unknown when the Client is closed. Until then it is sent again, with the
+// same client message id: after every reconnect; after an AckTimeout without an
+// answer, and on the same connection every two after that; and after a temporary
+// refusal when the server says, later after repeated ones, by four times at most.
+// Messages that wait are sent in the order they were posted, and at most Window of
+// them are on their way.
 //
 // A message of others is shown (OnMessage) once per Client, however often it is
 // pushed; a Client remembers which seqs of a conversation it has shown or sent.

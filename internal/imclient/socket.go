@@ -58,14 +58,18 @@ type DialOptions struct {
 // writeLimit bounds one write.
 const writeLimit = 5 * time.Second
 
+// handshakeLimit bounds a handshake whose context has no deadline.
+const handshakeLimit = 10 * time.Second
+
 // maxFrame is what a Socket accepts from the server.
 const maxFrame = 4 << 20
 
 // writeBuffers are shared by all sockets: an idle one needs none.
 var writeBuffers = &sync.Pool{}
 
-// Dial connects to base, http(s)://host:port. The context bounds the handshake
-// only. A refusal is a *HandshakeError.
+// Dial connects to base, http(s)://host:port. The context bounds the handshake,
+// which ends with it at once, and nothing else; one without a deadline ends after
+// ten seconds. A refusal is a *HandshakeError.
 func Dial(ctx context.Context, base, token string, opts DialOptions) (*Socket, error) {
 	u, err := url.Parse(base)
 	if err != nil {
@@ -91,18 +95,30 @@ func Dial(ctx context.Context, base, token string, opts DialOptions) (*Socket, e
 	if size == 0 {
 		size = 4 << 10
 	}
-	dialer := websocket.Dialer{ReadBufferSize: size, WriteBufferSize: 4 << 10, WriteBufferPool: writeBuffers, HandshakeTimeout: 10 * time.Second}
-	if opts.ReceiveBuffer > 0 {
-		dialer.NetDialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			var d net.Dialer
-			c, err := d.DialContext(ctx, network, addr)
-			if tcp, ok := c.(*net.TCPConn); ok {
-				_ = tcp.SetReadBuffer(opts.ReceiveBuffer)
-			}
-			return c, err
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, handshakeLimit)
+		defer cancel()
+	}
+	stop := func() bool { return true }
+	dialer := websocket.Dialer{ReadBufferSize: size, WriteBufferSize: 4 << 10, WriteBufferPool: writeBuffers}
+	dialer.NetDialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		var d net.Dialer
+		c, err := d.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
 		}
+		// The dialer waits for the answer until the deadline, cancelled or not.
+		stop = context.AfterFunc(ctx, func() { _ = c.Close() })
+		if tcp, ok := c.(*net.TCPConn); ok && opts.ReceiveBuffer > 0 {
+			_ = tcp.SetReadBuffer(opts.ReceiveBuffer)
+		}
+		return c, nil
 	}
 	conn, resp, err := dialer.DialContext(ctx, u.String(), header) //nolint:bodyclose // the dialer has read what there is
+	if !stop() && err == nil {
+		err = ctx.Err() // it was closed when it had just been made
+	}
 	if err != nil {
 		if resp != nil && errors.Is(err, websocket.ErrBadHandshake) {
 			return nil, refusal(resp)

@@ -61,10 +61,9 @@ func (c *Client) frameLocked(buf []byte, p *pending, now time.Time) []byte {
 		c.record(&Event{T: Now(), Conn: c.conn, Type: Invoke, Op: op, ClientID: p.msg.ClientID, Channel: max(p.msg.Channel, Private), To: p.msg.To})
 	}
 	if p.on != c.conn {
-		p.on, p.tries = c.conn, 0
+		p.on, p.ignored, p.refused = c.conn, 0, 0
 		c.flying++
 	}
-	p.tries++
 	p.sent, p.sentAt, p.retryAt = true, now, time.Time{}
 	return AppendChat(buf[:0], c.cfg.User.ID, &p.msg)
 }
@@ -75,7 +74,11 @@ func (c *Client) sweep(buf []byte, now time.Time) []byte {
 	sock := c.sock
 	var due []*pending
 	for p := c.head; p != nil && p != c.next && sock != nil; p = p.next {
-		if p.retryAt.IsZero() && now.Sub(p.sentAt) >= p.patience(c.cfg.AckTimeout) || !p.retryAt.IsZero() && !now.Before(p.retryAt) {
+		switch {
+		case p.retryAt.IsZero() && now.Sub(p.sentAt) >= p.patience(c.cfg.AckTimeout):
+			p.ignored++
+			due = append(due, p)
+		case !p.retryAt.IsZero() && !now.Before(p.retryAt):
 			due = append(due, p)
 		}
 	}

@@ -7,6 +7,11 @@
 // IM_SEEDED_BUG names, or none: one build serves for all of them.
 package seeded
 
+import (
+	"slices"
+	"strings"
+)
+
 // Bug names a fault.
 type Bug string
 
@@ -39,34 +44,47 @@ const (
 	SocketsOutliveLogin   Bug = "sockets_outlive_login"
 )
 
-// All lists the faults with what each does.
+// All lists the faults with what each does, and the invariants of the checker that
+// it breaks by itself: one of them must say so. Others may say so, too, but also
+// when the fault is not found and something else is wrong.
 var All = []struct {
-	Bug  Bug
-	Does string
+	Bug    Bug
+	Does   string
+	Breaks string
 }{
-	{AckBeforeCommit, "a send is acknowledged, and committed 30 ms later, once"},
-	{SeqFromRedis, "seq is counted in Redis instead of the conversation's row"},
-	{NoUniqueKey, "nothing stops a repeated send from being stored again"},
-	{DedupeIgnoresContent, "a client message id used again for other content is acknowledged as a repeat"},
-	{UnconditionalRouteDel, "a connection that ends removes all routes of its user"},
-	{NSQOnly, "pushes are shown as they come: no counter, no watermark, no holding"},
-	{CursorAutoIncrement, "what a platform has is one message id over all conversations"},
-	{BacklogBeforeRegister, "the backlog is read before the route is made"},
-	{FixedGatewayID, "all gateways have the same id, and share one topic"},
-	{BlockingWrite, "the handler of pushes writes to the socket itself"},
-	{FriendCheckOutsideTx, "whether two are friends is looked up before the transaction, and remembered for a second"},
-	{PartialSyncComplete, "every answer to a sync says that it is complete"},
-	{CursorOnWrite, "a message counts as received once it is written"},
-	{SenderFromFrame, "the sender of a message is who the frame says"},
-	{PresenceNoVersion, "a connection that ends is told to friends at once, whatever else is known"},
-	{EpochIgnored, "counters that began anew are compared with the old ones"},
-	{LogPrintsURL, "the address of a connect request is logged"},
-	{NoOutbox, "what was committed and not published is forgotten"},
-	{NoPushCounter, "pushes are not counted per user"},
-	{NoWatermark, "gateways do not compare their connections with logic"},
-	{NoContentHash, "the hash of every content is the same"},
-	{NoPongProof, "a message counts as received when its proof is asked for"},
-	{NoFence, "a gateway that slept takes and writes what it finds, and refusals are forgotten"},
-	{StaleMembers, "the members of a group are read once"},
-	{SocketsOutliveLogin, "a gateway leaves the sockets of a login that has ended open"},
+	{AckBeforeCommit, "a send is acknowledged, and committed 30 ms later, once", "I1 I2 I3"},
+	{SeqFromRedis, "seq is counted in Redis instead of the conversation's row", "I1 I3 I5 I12"},
+	{NoUniqueKey, "nothing stops a repeated send from being stored again", "I2 I8"},
+	{DedupeIgnoresContent, "a client message id used again for other content is acknowledged as a repeat", "I2"},
+	{UnconditionalRouteDel, "a connection that ends removes all routes of its user", "I7"},
+	{NSQOnly, "pushes are shown as they come: no counter, no watermark, no holding", "I5 I7"},
+	{CursorAutoIncrement, "what a platform has is one message id over all conversations", "I7"},
+	{BacklogBeforeRegister, "the backlog is read before the route is made", "I7"},
+	{FixedGatewayID, "all gateways have the same id, and share one topic", "I7 I10"},
+	{BlockingWrite, "the handler of pushes writes to the socket itself", "I7 I10 I15"},
+	{FriendCheckOutsideTx, "whether two are friends is looked up before the transaction, and remembered for a second", "I9"},
+	{PartialSyncComplete, "every answer to a sync says that it is complete", "I6"},
+	{CursorOnWrite, "a message counts as received once it is written", "I7"},
+	{SenderFromFrame, "the sender of a message is who the frame says", "I1 I8"},
+	{PresenceNoVersion, "a connection that ends is told to friends at once, whatever else is known", "I10"},
+	{EpochIgnored, "counters that began anew are compared with the old ones", "I7"},
+	{LogPrintsURL, "the address of a connect request is logged", "I8"},
+	{NoOutbox, "what was committed and not published is forgotten", "I7"},
+	{NoPushCounter, "pushes are not counted per user", "I7"},
+	{NoWatermark, "gateways do not compare their connections with logic", "I7"},
+	{NoContentHash, "the hash of every content is the same", "I2"},
+	{NoPongProof, "a message counts as received when its proof is asked for", "I7"},
+	{NoFence, "a gateway that slept takes and writes what it finds, and refusals are forgotten", "I1"},
+	{StaleMembers, "the members of a group are read once", "I8 I9"},
+	{SocketsOutliveLogin, "a gateway leaves the sockets of a login that has ended open", "I14"},
+}
+
+// Found reports whether what is red shows the fault.
+func Found(b Bug, red []string) bool {
+	for _, known := range All {
+		if known.Bug == b {
+			return slices.ContainsFunc(strings.Fields(known.Breaks), func(id string) bool { return slices.Contains(red, id) })
+		}
+	}
+	return false
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -15,6 +17,50 @@ func TestNormalBuildsHaveNoFault(t *testing.T) {
 		t.Setenv("IM_SEEDED_BUG", string(b.Bug))
 		if On(b.Bug) {
 			t.Error(b.Bug)
+		}
+	}
+}
+
+// A fault is found by what it breaks, and not by anything that is red.
+func TestFound(t *testing.T) {
+	for _, c := range []struct {
+		bug  Bug
+		red  []string
+		want bool
+	}{
+		{NoWatermark, []string{"I7"}, true},
+		{NoWatermark, []string{"I1", "I7", "I11"}, true},
+		{NoWatermark, []string{"I11"}, false},
+		{NoWatermark, nil, false},
+		{SeqFromRedis, []string{"I1"}, true},
+		{"unheard of", []string{"I1"}, false},
+	} {
+		if got := Found(c.bug, c.red); got != c.want {
+			t.Errorf("%s with %v red: %v", c.bug, c.red, got)
+		}
+	}
+}
+
+// The list and the table of the document name the same invariants.
+func TestEveryFaultSaysWhatItBreaks(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/guarantees.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range All {
+		row := regexp.MustCompile(`(?m)^\| ` + string(b.Bug) + ` \|[^|]*\|[^|]*\|([^|]*)\|`).FindSubmatch(doc)
+		if row == nil {
+			t.Errorf("%s is not in the table", b.Bug)
+			continue
+		}
+		found := strings.Fields(string(row[1]))
+		for _, id := range strings.Fields(b.Breaks) {
+			if !slices.Contains(found, id) {
+				t.Errorf("%s breaks %s, and was found by %v", b.Bug, id, found)
+			}
+		}
+		if b.Breaks == "" {
+			t.Errorf("%s breaks nothing", b.Bug)
 		}
 	}
 }
