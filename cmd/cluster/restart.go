@@ -32,13 +32,14 @@ func restart(ctx context.Context, s settings) error {
 		}
 	}
 	begin := time.Now()
-	if _, err := cluster.Build(ctx, s.opts.Root, s.opts.BuildFlags); err != nil {
+	if _, err := s.state.Build(ctx, s.opts.Root, s.opts.BuildFlags); err != nil {
 		return err
 	}
+	say("built in %s; bringing the schemas up to date", round(time.Since(begin)))
 	if err := s.state.Migrate(ctx); err != nil {
 		return err
 	}
-	say("built, schemas up to date, in %s", round(time.Since(begin)))
+	say("schemas up to date")
 	for _, name := range names {
 		begin := time.Now()
 		if err := restartOne(ctx, s.state, info, name); err != nil {

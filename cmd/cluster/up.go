@@ -63,6 +63,13 @@ func alreadyUp(ctx context.Context, s settings, pid int) error {
 	if wanted := infra.Loopback(s.opts.BasePort); info.Addrs["public"] != wanted {
 		return fmt.Errorf("it is up at %s (process %d), not at %s: make down first; a second cluster beside it needs a clone of its own", info.PublicURL, pid, wanted)
 	}
+	differs, err := info.Differs(s.opts)
+	if err != nil {
+		return err
+	}
+	if len(differs) > 0 {
+		return fmt.Errorf("it is up (process %d) with other settings (%s): make down first; data stays", pid, strings.Join(differs, "; "))
+	}
 	var broken []string
 	for _, r := range survey(ctx, s.state, info) {
 		if r.trouble != "" {
@@ -227,11 +234,10 @@ func accounts() {
 }
 
 // down stops everything, also what a daemon that died left behind.
-func down(_ context.Context, s settings) error {
+func down(ctx context.Context, s settings) error {
 	begin := time.Now()
 	if _, alive := s.state.Supervisor(); alive {
-		// The supervisor takes up to five seconds for its processes.
-		if err := process.KillPidFile(s.state.PidFile(cluster.SupervisorName), 10*time.Second); err != nil {
+		if err := stopSupervisor(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -244,6 +250,23 @@ func down(_ context.Context, s settings) error {
 	}
 	say("down in %s; data stays in %s", round(time.Since(begin)), s.opts.StateDir)
 	return nil
+}
+
+// stopSupervisor ends the program that owns the cluster, and with it all of that.
+func stopSupervisor(ctx context.Context, s settings) error {
+	grace := 10 * time.Second // it takes up to five for its processes
+	if info, err := s.state.Info(); err == nil && !info.Ready {
+		say("a start is under way; if it is altering schemas, those are let end first")
+		grace = cluster.MigrateLimit
+	}
+	end := make(chan error, 1)
+	go func() { end <- process.KillPidFile(s.state.PidFile(cluster.SupervisorName), grace) }()
+	select {
+	case err := <-end:
+		return err
+	case <-ctx.Done():
+		return errors.New("interrupted; the cluster has been told to stop")
+	}
 }
 
 // clean deletes everything the cluster keeps.

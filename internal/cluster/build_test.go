@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 )
@@ -26,7 +27,8 @@ func TestBuild_WithoutAnAnswerFromGit(t *testing.T) {
 		write(filepath.Join("cmd", s.name, "main.go"), "package main\n\nfunc main() {}\n")
 	}
 	t.Setenv("GOFLAGS", "-buildvcs=auto")
-	dir, err := Build(t.Context(), root, nil)
+	state := State(t.TempDir())
+	dir, err := state.Build(t.Context(), root, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,5 +36,35 @@ func TestBuild_WithoutAnAnswerFromGit(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(dir, s.name)); err != nil {
 			t.Error(err)
 		}
+	}
+
+	// Another cluster of the same clone builds something else: this one keeps what it has.
+	logic := filepath.Join(dir, "logic")
+	said := func() string {
+		out, err := exec.CommandContext(t.Context(), logic).CombinedOutput()
+		if err != nil {
+			t.Error(err)
+		}
+		return string(out)
+	}
+	write("cmd/logic/main.go", "package main\n\nfunc main() { print(`new`) }\n")
+	if _, err := State(t.TempDir()).Build(t.Context(), root, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := said(); got != "" {
+		t.Errorf("another's build changed what this cluster runs: it says %q", got)
+	}
+	if _, err := state.Build(t.Context(), root, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := said(); got != "new" {
+		t.Errorf("its own build changed nothing: it says %q", got)
+	}
+	copied := filepath.Join(t.TempDir(), "copy")
+	if err := copyProgram(logic, copied); err != nil {
+		t.Fatal(err)
+	}
+	if logic = copied; said() != "new" {
+		t.Error("the copy is another program")
 	}
 }

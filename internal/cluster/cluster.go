@@ -2,9 +2,7 @@ package cluster
 
 import (
 	"context"
-	"database/sql"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"strconv"
@@ -112,6 +110,9 @@ func (c *Cluster) choosePorts() error {
 
 // bringUp builds and starts everything, side by side where it can be.
 func (c *Cluster) bringUp(ctx context.Context) error {
+	if err := c.checkExternal(ctx); err != nil {
+		return err
+	}
 	built := make(chan struct{})
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -123,17 +124,25 @@ func (c *Cluster) bringUp(ctx context.Context) error {
 		return err
 	}
 
-	c.say("bringing the schemas up to date")
-	g, gctx = errgroup.WithContext(ctx)
-	for _, s := range services {
-		if s.database != "" {
-			g.Go(func() error { return c.migrate(gctx, s) })
-		}
-	}
-	if err := g.Wait(); err != nil {
+	if err := c.migrateAll(ctx); err != nil {
 		return err
 	}
 	return c.startServices(ctx)
+}
+
+// migrateAll brings all schemas up to date, each on its own: the failure of one is
+// no reason to leave another half done.
+func (c *Cluster) migrateAll(ctx context.Context) error {
+	c.say("bringing the schemas up to date")
+	defer c.busyWith("bringing the schemas up to date")()
+	defer context.AfterFunc(ctx, func() { c.say("stopping as soon as the schemas are up to date: half a migration is worse") })()
+	var g errgroup.Group
+	for _, s := range services {
+		if s.database != "" {
+			g.Go(func() error { return c.migrate(ctx, s) })
+		}
+	}
+	return errors.Join(g.Wait(), ctx.Err())
 }
 
 func (c *Cluster) buildServices(ctx context.Context) error {
@@ -144,7 +153,7 @@ func (c *Cluster) buildServices(ctx context.Context) error {
 	defer c.busyWith("building the services")()
 	begin := time.Now()
 	var err error
-	if c.bin, err = Build(ctx, c.opts.Root, c.opts.BuildFlags); err != nil {
+	if c.bin, err = c.state.Build(ctx, c.opts.Root, c.opts.BuildFlags); err != nil {
 		return err
 	}
 	c.say("services built in %s", since(begin))
@@ -256,25 +265,6 @@ func (c *Cluster) startInfraProcess(ctx context.Context, p *Process, origin stri
 		return err
 	}
 	c.say("%-11s ready in %s (%s)", p.name, since(begin), origin)
-	return nil
-}
-
-// prepareExternal makes the databases on a server that was given.
-func (c *Cluster) prepareExternal(ctx context.Context) error {
-	dsn, err := c.DSN("")
-	if err != nil {
-		return err
-	}
-	db, err := sql.Open("mysql", dsn)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = db.Close() }()
-	for _, name := range databases() {
-		if _, err := db.ExecContext(ctx, infra.DatabaseSQL(name)); err != nil {
-			return fmt.Errorf("IM_MYSQL_DSN: make database %s: %w", name, err)
-		}
-	}
 	return nil
 }
 

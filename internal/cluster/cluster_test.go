@@ -333,6 +333,40 @@ func TestStart_AFailureSaysWhyAndLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestStart_CutShortWhileItMigratesLetsThatEndAndSaysSo(t *testing.T) {
+	opts := testOptions(t)
+	file := filepath.Join(t.TempDir(), "progress")
+	opts.Env = func(_ *Cluster, _ string, env map[string]string) { env["STANDIN_MIGRATE_SLOWLY"] = file }
+	var out shared
+	opts.Progress = &out
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	end := make(chan error, 1)
+	go func() {
+		_, err := Start(ctx, opts)
+		end <- err
+	}()
+	for said := ""; !strings.HasSuffix(said, "begun"); time.Sleep(5 * time.Millisecond) {
+		text, _ := os.ReadFile(file)
+		said = string(text)
+		select {
+		case err := <-end:
+			t.Fatal(err)
+		default:
+		}
+	}
+	cancel()
+	if err := <-end; !errors.Is(err, context.Canceled) {
+		t.Errorf("the start ends with %v", err)
+	}
+	if text, err := os.ReadFile(file); string(text) != "done" {
+		t.Errorf("the migration was cut short at %q, %v", text, err)
+	}
+	if !strings.Contains(out.String(), "half a migration is worse") {
+		t.Errorf("nobody is told what is waited for:\n%s", out.String())
+	}
+}
+
 func TestBalancer_SpreadsOverTheGatewaysThatLive(t *testing.T) {
 	opts := testOptions(t)
 	opts.Balancer = true

@@ -104,6 +104,8 @@ func layout(o Options, base int) (addrs, map[int]string) {
 		if o.MySQLReplica {
 			add("mysql-2", "mysql-2", portMySQL2)
 		}
+	} else {
+		a["mysql/external"] = mysqlAddr(o.External.MySQLDSN)
 	}
 	if o.External.RedisAddr == "" {
 		add("redis", "redis", portRedis)

@@ -32,6 +32,11 @@ func standIn(name string) {
 			fmt.Fprintln(os.Stderr, "no such table")
 			os.Exit(1)
 		}
+		if file := os.Getenv("STANDIN_MIGRATE_SLOWLY"); file != "" && name == "logic" {
+			_ = os.WriteFile(file, fmt.Append(nil, syscall.Getpgrp(), " begun"), 0o600)
+			time.Sleep(time.Second)
+			_ = os.WriteFile(file, []byte("done"), 0o600)
+		}
 		return
 	}
 	if os.Getenv("STANDIN_DIES") == name {

@@ -81,10 +81,14 @@ func ExternalFromEnv() External {
 	return e
 }
 
-// Limits of the steps of a start and a stop.
+// MigrateLimit bounds a schema's migration, and with that how long a start may take
+// to end when it is cut short: a large table takes long to alter, and half a
+// migration is worse.
+const MigrateLimit = 30 * time.Minute
+
+// Limits of the other steps of a start and a stop.
 const (
 	infraLimit   = 60 * time.Second
-	migrateLimit = 30 * time.Minute // a large table takes long to alter, and half a migration is worse
 	serviceLimit = 60 * time.Second
 
 	gatewayStop = 2 * time.Second

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/go-sql-driver/mysql"
 
@@ -145,10 +146,17 @@ func (s State) writeMigration(m migration) error {
 	return os.WriteFile(s.migrationFile(m.Service), text, 0o600) // it holds the database password
 }
 
+// migrate runs a migration to its end: it is not cut short when ctx ends, nor by a
+// Ctrl-C, which goes to the whole process group of the terminal. What a killed one
+// has altered by half, no later one can tell.
 func (s State) migrate(ctx context.Context, m migration) error {
-	ctx, cancel := context.WithTimeout(ctx, migrateLimit)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), MigrateLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, m.Path, m.Args...) //nolint:gosec // our own binary
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Dir = m.Dir
 	cmd.Env = append(os.Environ(), m.Env...)
 	out, err := cmd.CombinedOutput()
@@ -178,7 +186,7 @@ func (s State) Migrate(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return ctx.Err()
 }
 
 // list turns an environment into NAME=value lines, in order.
@@ -195,21 +203,24 @@ var asker = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
 // ready asks a service's debug listener whether it is ready.
 func ready(addr string) func(context.Context) error {
-	return func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", nil)
-		if err != nil {
-			return err
-		}
-		resp, err := asker.Do(req)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = resp.Body.Close() }()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s/readyz answers %s", addr, resp.Status)
-		}
-		return nil
+	return func(ctx context.Context) error { return getOK(ctx, "http://"+addr+"/readyz") }
+}
+
+// getOK asks url for status 200.
+func getOK(ctx context.Context, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
 	}
+	resp, err := asker.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", strings.TrimPrefix(url, "http://"), resp.Status)
+	}
+	return nil
 }
 
 // DSN returns the data source name of one of the cluster's databases ("im_auth",

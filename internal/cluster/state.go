@@ -41,19 +41,25 @@ var ErrRunning = errors.New("a cluster is running in this state folder")
 // for another owner to go. The kernel releases it with the program, so a crash
 // leaves no stale lock.
 func (s State) lock(wait time.Duration) (release func(), err error) {
-	for _, dir := range []string{"run", "logs", "data", "secrets"} {
-		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
-			return nil, err
-		}
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
-	release, err = infra.Lock(ctx, s.path("run", "lock"))
+	release, err = infra.Lock(ctx, s.lockFile())
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil, fmt.Errorf("%w: %s", ErrRunning, string(s))
 	}
-	return release, err
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{"logs", "data", "secrets"} {
+		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
+			release()
+			return nil, err
+		}
+	}
+	return release, nil
 }
+
+func (s State) lockFile() string { return s.path("run", "lock") }
 
 // sweep ends the processes that an earlier run left behind and returns their
 // names. Only the owner of the state folder may call it.
@@ -111,6 +117,36 @@ type Info struct {
 	Ready     bool              `json:"ready"` // the start is complete
 }
 
+// Differs says, for people, in what the running cluster is not the one that o asks
+// for: its numbers of processes and the servers behind them.
+func (i Info) Differs(o Options) ([]string, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, s := range services {
+		has := 0
+		for _, name := range i.Processes {
+			if kindOf(name) == s.name {
+				has++
+			}
+		}
+		if wanted := o.replicas(s.name); has != wanted {
+			out = append(out, fmt.Sprintf("%d of %s, not %d", has, s.name, wanted))
+		}
+	}
+	addrs, _ := layout(o, o.BasePort)
+	for _, name := range []string{"mysql", "redis", "etcd", "nsqd"} {
+		// Only one of the two is there.
+		has, wanted := i.Addrs[name]+i.Addrs[name+"/external"], addrs[name]+addrs[name+"/external"]
+		if has != wanted {
+			out = append(out, fmt.Sprintf("%s at %s, not at %s", name, has, wanted))
+		}
+	}
+	return out, nil
+}
+
 // Places says where to go, for people.
 func (i Info) Places() string {
 	return fmt.Sprintf("  API             %s/api\n  API reference   %s/swagger/index.html\n  socket          ws%s/im/connect?token=<token>",
@@ -157,30 +193,51 @@ func (s State) Sweep() ([]string, error) {
 	if _, err := os.Stat(s.path("run")); errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
+	var swept []string
+	err := s.asOwner(func() (err error) {
+		swept, err = s.sweepAll()
+		return err
+	})
+	return swept, err
+}
+
+// Remove deletes data, logs, secrets and built programs. It fails with
+// ErrRunning while a supervisor is alive, and none can start meanwhile.
+func (s State) Remove() error {
+	return s.asOwner(func() error {
+		if _, err := s.sweepAll(); err != nil {
+			return err
+		}
+		var errs []error
+		for _, pattern := range []string{"logs", "data", "secrets", programs, "bin*", "run/*"} {
+			found, _ := filepath.Glob(s.path(pattern))
+			for _, path := range found {
+				if path != s.lockFile() {
+					errs = append(errs, os.RemoveAll(path))
+				}
+			}
+		}
+		// Whoever starts from here on makes a new lock, and the folder then stays.
+		errs = append(errs, os.Remove(s.lockFile()))
+		_ = os.Remove(s.path("run"))
+		return errors.Join(errs...)
+	})
+}
+
+// asOwner calls f while no other program can own the state folder.
+func (s State) asOwner(f func() error) error {
 	release, err := s.lock(lastSteps)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer release()
+	return f()
+}
+
+// sweepAll is sweep for a cluster whose supervisor is gone.
+func (s State) sweepAll() ([]string, error) {
 	if err := os.Remove(s.infoFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
 	return s.sweep(serviceStop)
-}
-
-// Remove deletes data, logs, secrets and built programs. It fails with
-// ErrRunning while a supervisor is alive.
-func (s State) Remove() error {
-	if _, err := s.Sweep(); err != nil {
-		return err
-	}
-	var errs []error
-	for _, dir := range []string{"run", "logs", "data", "secrets"} {
-		errs = append(errs, os.RemoveAll(s.path(dir)))
-	}
-	built, _ := filepath.Glob(s.path("bin*"))
-	for _, dir := range built {
-		errs = append(errs, os.RemoveAll(dir))
-	}
-	return errors.Join(errs...)
 }

@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"strings"
 	"time"
 )
 
@@ -21,40 +23,79 @@ const (
 // debianRoot is a folder of unpacked Debian packages.
 type debianRoot string
 
+// fromDebian returns a program of the unpacked packages, which are fetched if they
+// are not there, or once more if it does not run: a cache may have been cleaned by
+// half, or be older than the system.
+func fromDebian(ctx context.Context, say Say, pick func(debianRoot) (Program, error)) (Program, error) {
+	var p Program
+	err := fetchDebian(ctx, say, func(root debianRoot) error {
+		var err error
+		if p, err = pick(root); err != nil {
+			return err
+		}
+		_, err = p.Version(ctx)
+		return err
+	})
+	return p, err
+}
+
 // fetchDebian unpacks MariaDB and Redis from the distribution's own packages
 // into the cache, as any user, without installing anything and without running
 // any package's scripts. apt checks the signatures. It fetches only the
-// libraries the machine lacks.
-func fetchDebian(ctx context.Context, say Say) (debianRoot, error) {
+// libraries the machine lacks. works is asked whether what is there will do.
+func fetchDebian(ctx context.Context, say Say, works func(debianRoot) error) error {
 	for _, tool := range []string{"apt-get", "dpkg-deb"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			return "", fmt.Errorf("and no %s to fetch them with", tool)
+			return fmt.Errorf("and no %s to fetch it with", tool)
 		}
 	}
 	cache, err := CacheDir()
 	if err != nil {
-		return "", err
+		return err
 	}
-	dir := filepath.Join(cache, "debian")
+	dir := filepath.Join(cache, systemName())
 	root := debianRoot(filepath.Join(dir, "root"))
 	stamp := filepath.Join(dir, "complete")
-	if _, err := os.Stat(stamp); err == nil {
-		return root, nil
+	there := func() error {
+		if _, err := os.Stat(stamp); err != nil {
+			return err
+		}
+		return works(root)
+	}
+	if there() == nil {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, aptUpdateLimit+aptDownloadLimit+unpackLimit)
 	defer cancel()
 	unlock, err := Lock(ctx, dir+".lock")
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer unlock()
-	if _, err := os.Stat(stamp); err == nil {
-		return root, nil
+	if err = there(); err == nil || ctx.Err() != nil {
+		return err
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		say.say("what was fetched before does not run: %v", err)
+	}
+	if err := os.Remove(stamp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	say.say("fetching MariaDB and Redis with apt, without installing them (about 30 MB), into %s", dir)
+	if err := unpackDebian(ctx, dir, root); err != nil {
+		return err
+	}
+	if err := os.WriteFile(stamp, nil, 0o600); err != nil {
+		return err
+	}
+	return works(root)
+}
+
+// unpackDebian fetches the packages and fills root with what is in them.
+func unpackDebian(ctx context.Context, dir string, root debianRoot) error {
 	for _, sub := range []string{"lists/partial", "archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
-			return "", err
+			return err
 		}
 	}
 	apt := func(limit time.Duration, args ...string) error {
@@ -69,32 +110,44 @@ func fetchDebian(ctx context.Context, say Say) (debianRoot, error) {
 		return runLimited(ctx, limit, "apt-get", append(options, args...)...)
 	}
 	if err := apt(aptUpdateLimit, "update"); err != nil {
-		return "", err
+		return err
 	}
-	if err := apt(aptDownloadLimit, "install", "-y", "--no-install-recommends", "--download-only",
+	// Those that are installed as well: it is asked for them when they are of no use.
+	if err := apt(aptDownloadLimit, "install", "-y", "--no-install-recommends", "--download-only", "--reinstall",
 		"redis-server", "mariadb-server-core", "mariadb-server"); err != nil {
-		return "", err
+		return err
 	}
 	debs, err := filepath.Glob(filepath.Join(dir, "archives", "*.deb"))
 	if err != nil || len(debs) == 0 {
-		return "", errors.Join(err, errors.New("apt-get downloaded nothing"))
+		return errors.Join(err, errors.New("apt-get downloaded nothing"))
 	}
 	if err := os.RemoveAll(string(root)); err != nil {
-		return "", err
+		return err
 	}
 	for _, deb := range debs {
 		if err := runLimited(ctx, unpackLimit, "dpkg-deb", "-x", deb, string(root)); err != nil {
-			return "", err
+			return err
 		}
-	}
-	if err := os.WriteFile(stamp, nil, 0o600); err != nil {
-		return "", err
 	}
 	for _, deb := range debs { // 30 MB nobody needs again
 		_ = os.Remove(deb)
 	}
-	return root, nil
+	return nil
 }
+
+// systemName tells the machines that can use the same packages from others that
+// have the same home folder: "debian-12-amd64".
+func systemName() string {
+	release := map[string]string{}
+	text, _ := os.ReadFile("/etc/os-release")
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		release[key] = notInPaths.ReplaceAllString(value, "")
+	}
+	return release["ID"] + "-" + release["VERSION_ID"] + "-" + runtime.GOARCH
+}
+
+var notInPaths = regexp.MustCompile(`[^a-zA-Z0-9.]+`)
 
 // runLimited runs a program quietly under a time limit.
 func runLimited(ctx context.Context, limit time.Duration, name string, args ...string) error {
@@ -142,7 +195,7 @@ func (r debianRoot) mariadb() (Program, error) {
 			"--plugin-dir=" + filepath.Join(top, "usr/lib/mysql/plugin"),
 		},
 	}
-	_, err := os.Stat(p.Path)
+	_, err := os.Stat(p.Init)
 	return p, err
 }
 
@@ -159,8 +212,7 @@ func (r debianRoot) redis() (Program, error) {
 	if _, err := os.Stat(target); errors.Is(err, os.ErrNotExist) {
 		_ = os.Symlink("/usr/bin/redis-check-rdb", target)
 	}
-	_, err := os.Stat(p.Path)
-	return p, err
+	return p, nil
 }
 
 func debianName() string {

@@ -20,28 +20,27 @@ func (s Say) say(format string, args ...any) {
 // FindMySQL returns a database server of this machine: an installed one, else
 // one unpacked from the distribution's packages without installing anything.
 func FindMySQL(ctx context.Context, say Say) (Program, error) {
-	p, err := installedMySQL(ctx)
-	if !errors.Is(err, errNotInstalled) {
-		return p, err
-	}
-	root, err := fetchDebian(ctx, say)
-	if err != nil {
-		return Program{}, fmt.Errorf("no MariaDB or MySQL server: %w\n%s", err, wayOut(ctx))
-	}
-	return root.mariadb()
+	return find(ctx, say, "MariaDB or MySQL", installedMySQL, debianRoot.mariadb)
 }
 
 // FindRedis returns a Redis server of this machine in the same way.
 func FindRedis(ctx context.Context, say Say) (Program, error) {
-	p, err := installedRedis()
-	if !errors.Is(err, errNotInstalled) {
+	return find(ctx, say, "Redis or Valkey", installedRedis, debianRoot.redis)
+}
+
+func find(ctx context.Context, say Say, what string, installed func(context.Context) (Program, error), pick func(debianRoot) (Program, error)) (Program, error) {
+	p, err := installed(ctx)
+	if err == nil || ctx.Err() != nil {
 		return p, err
 	}
-	root, err := fetchDebian(ctx, say)
-	if err != nil {
-		return Program{}, fmt.Errorf("no Redis or Valkey server: %w\n%s", err, wayOut(ctx))
+	if !errors.Is(err, errNotInstalled) {
+		say.say("the server that is installed cannot be used, trying the distribution's packages: %v", err)
 	}
-	return root.redis()
+	p, fetchErr := fromDebian(ctx, say, pick)
+	if fetchErr == nil || ctx.Err() != nil {
+		return p, fetchErr
+	}
+	return Program{}, fmt.Errorf("no %s server: %w; %w\n%s", what, err, fetchErr, wayOut(ctx))
 }
 
 // wayOut is one screen of what to do when a server cannot be had.

@@ -69,7 +69,9 @@ func TestUnit_StartGivesUpWithItsContextAndLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestMySQL_ReadyIsNotFooledByAnotherServerOnThePort(t *testing.T) {
+// describeMySQL describes a small server of this machine in a new folder.
+func describeMySQL(t *testing.T) MySQL {
+	t.Helper()
 	program, err := FindMySQL(t.Context(), t.Logf)
 	if err != nil {
 		t.Fatal(err)
@@ -78,14 +80,15 @@ func TestMySQL_ReadyIsNotFooledByAnotherServerOnThePort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	describe := func() MySQL {
-		dir := t.TempDir()
-		return MySQL{
-			Program: program, Name: "mysql", Dir: dir, LogFile: filepath.Join(dir, "log"), Port: port,
-			BufferPoolMB: 32, RedoLogMB: 16, User: "im", Password: "x", Databases: []string{"one_db"},
-		}
+	dir := t.TempDir()
+	return MySQL{
+		Program: program, Name: "mysql", Dir: dir, LogFile: filepath.Join(dir, "log"), Port: port,
+		BufferPoolMB: 32, RedoLogMB: 16, User: "im", Password: "x", Databases: []string{"one_db"},
 	}
-	m := describe()
+}
+
+func startMySQL(t *testing.T, m MySQL) *process.Process {
+	t.Helper()
 	if err := m.Prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -98,8 +101,14 @@ func TestMySQL_ReadyIsNotFooledByAnotherServerOnThePort(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Kill)
+	return p
+}
 
-	other := describe()
+func TestMySQL_ReadyIsNotFooledByAnotherServerOnThePort(t *testing.T) {
+	m := describeMySQL(t)
+	startMySQL(t, m)
+	other := describeMySQL(t)
+	other.Port = m.Port
 	if err := other.ready(t.Context()); err == nil || !strings.Contains(err.Error(), "another data directory") {
 		t.Errorf("asked about another data directory: %v", err)
 	}

@@ -175,12 +175,25 @@ func (m MySQL) ready(ctx context.Context) error {
 	return nil
 }
 
+// dropOpenAccounts removes what initialising a data directory makes beside
+// root@localhost: root without a password for 127.0.0.1, ::1 and whatever the
+// machine was called then, and accounts without a name. The server is asked which,
+// for that name may be another by now.
+const dropOpenAccounts = `SET SESSION group_concat_max_len = 65536;
+SET @open = (SELECT GROUP_CONCAT(QUOTE(User), '@', QUOTE(Host)) FROM mysql.user WHERE User = '' OR (User = 'root' AND Host <> 'localhost'));
+SET @drop = IF(@open IS NULL, 'DO 0', CONCAT('DROP USER IF EXISTS ', @open));
+PREPARE drop_open FROM @drop;
+EXECUTE drop_open;
+DEALLOCATE PREPARE drop_open;
+`
+
 // initSQL is run by the server at every start, one statement a line.
 func (m MySQL) initSQL() string {
 	var b strings.Builder
 	if m.ServerID != 0 { // both servers of a pair have their own
 		b.WriteString("SET sql_log_bin = 0;\n")
 	}
+	b.WriteString(dropOpenAccounts)
 	account := fmt.Sprintf("'%s'@'127.0.0.1'", m.User)
 	fmt.Fprintf(&b, "CREATE USER IF NOT EXISTS %s IDENTIFIED BY '%s';\n", account, m.Password)
 	fmt.Fprintf(&b, "ALTER USER %s IDENTIFIED BY '%s';\n", account, m.Password)
@@ -217,7 +230,8 @@ func sameFile(a, b string) bool {
 // errNotInstalled means that a search found nothing; the next source is tried.
 var errNotInstalled = errors.New("not installed")
 
-// installedMySQL looks for a server on PATH and where distributions put servers.
+// installedMySQL looks for a server on PATH and where distributions put servers,
+// and tries it.
 func installedMySQL(ctx context.Context) (Program, error) {
 	path, ok := lookServer("mariadbd", "mysqld")
 	if !ok {
@@ -236,7 +250,10 @@ func installedMySQL(ctx context.Context) (Program, error) {
 		}
 		p.Init = init
 	}
-	return p, nil
+	// It may run and still be of no use: AppArmor keeps Ubuntu's own from writing
+	// anywhere but to /var/lib/mysql.
+	_, err = mysqlTemplate(ctx, p)
+	return p, err
 }
 
 // serverDirs are searched after PATH: ordinary users often lack the sbin folders.

@@ -27,7 +27,7 @@ func Redis(program Program, name, dir, logFile string, port int) Unit {
 				"--maxmemory", "512mb", "--maxmemory-policy", "noeviction",
 			},
 		},
-		Ready: redisReady(port),
+		Ready: func(ctx context.Context) error { return AskRedis(ctx, Loopback(port)) },
 	}
 	if program.Prefix != nil { // the work-alike of the helper
 		u.Spec.Args = append(append([]string{}, program.Prefix...), "-listen", Loopback(port))
@@ -35,37 +35,37 @@ func Redis(program Program, name, dir, logFile string, port int) Unit {
 	return u
 }
 
-// redisReady sends PING.
-func redisReady(port int) func(context.Context) error {
-	return func(ctx context.Context) error {
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, "tcp", Loopback(port))
-		if err != nil {
-			return err
-		}
-		defer func() { _ = conn.Close() }()
-		if deadline, ok := ctx.Deadline(); ok {
-			_ = conn.SetDeadline(deadline)
-		}
-		if _, err := conn.Write([]byte("PING\r\n")); err != nil {
-			return err
-		}
-		line, err := bufio.NewReader(conn).ReadString('\n')
-		if err != nil {
-			return err
-		}
-		if !strings.HasPrefix(line, "+PONG") {
-			return fmt.Errorf("answered %q to PING", strings.TrimSpace(line))
-		}
-		return nil
+// AskRedis sends PING.
+func AskRedis(ctx context.Context, addr string) error {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
 	}
+	defer func() { _ = conn.Close() }()
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = conn.SetDeadline(deadline)
+	}
+	if _, err := conn.Write([]byte("PING\r\n")); err != nil {
+		return err
+	}
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(line, "+PONG") {
+		return fmt.Errorf("answered %q to PING", strings.TrimSpace(line))
+	}
+	return nil
 }
 
 // installedRedis looks for a server on PATH and where distributions put servers.
-func installedRedis() (Program, error) {
+func installedRedis(ctx context.Context) (Program, error) {
 	path, ok := lookServer("redis-server", "valkey-server")
 	if !ok {
 		return Program{}, errNotInstalled
 	}
-	return Program{Path: path, Origin: path}, nil
+	p := Program{Path: path, Origin: path}
+	_, err := p.Version(ctx)
+	return p, err
 }
