@@ -32,7 +32,8 @@ func (x *index) way(gateway int) way {
 // connected to a gateway; 0: to any. That are logic, what it stores messages in and
 // tells gateways through, the gateway, and its clients' link. A push waits neither
 // for etcd (G17) nor nsqlookupd, nor for what only logins, friendships and files
-// need, nor for another gateway.
+// need, nor for another gateway. But a gateway that is cut off from etcd alone counts as
+// dead once its lease has run out, and its watermark finds what it was not told.
 func delays(f *Window, gateway int) bool {
 	if f.Kind == KillFlush {
 		return true // Redis forgets, whoever dies
@@ -42,7 +43,7 @@ func delays(f *Window, gateway int) bool {
 		switch {
 		case link && (from == "clients" || from == "callers"):
 			from = to
-		case link && to == "etcd":
+		case link && to == "etcd" && !strings.HasPrefix(from, "gateway"):
 			continue
 		}
 		service, _, one := strings.Cut(from, "-")
@@ -156,6 +157,9 @@ func (x *index) promised(from, to time.Duration, gateway int, g8 *tally) (*Windo
 // long as the fault lasts.
 func faultBound(f *Window) time.Duration {
 	component, _, _ := strings.Cut(f.Target, "-")
+	if component == "gateway" && strings.HasSuffix(f.Target, ">etcd") {
+		return 10 * time.Second // by the watermark
+	}
 	switch f.Kind {
 	case Kill, Restart, Down, Memory:
 		switch component {

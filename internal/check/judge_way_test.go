@@ -40,7 +40,8 @@ func TestWay_OfAPush(t *testing.T) {
 		{Pause, "nsqlookupd", false, false},
 		{Down, "etcd", false, false},
 		{Refuse, "logic-2>etcd", false, false},
-		{Partition, "gateway-1>etcd", false, false},
+		{Partition, "gateway-1>etcd", true, true},
+		{Partition, "gateway-2>etcd", true, false},
 		{DiskFull, "uploads", false, false},
 		{DiskFull, "mysql", true, true},
 	}
@@ -90,9 +91,15 @@ func TestJudge_PushesWhileThingsFail(t *testing.T) {
 		}, 1, ""},
 		{"a bound is judged beside faults that are not on the way", func(s *story) {
 			s.fault(1, Kill, "logic-1", 8*time.Second)
-			s.fault(2, Refuse, "gateway-1>etcd", 8*time.Second)
+			s.fault(2, Refuse, "logic-2>etcd", 8*time.Second)
 			s.pushedAfter(1, 2100*time.Millisecond)
 		}, 1, "(of 1 that met a fault with a bound of its own 1 are judged by it)"},
+		{"a gateway whose lease has run out finds what it was not told", func(s *story) {
+			s.at(1)
+			s.fault(1, Partition, "gateway-1>etcd", 20*time.Second)
+			s.pushedAfter(1, 9*time.Second)
+			s.pushedAfter(2, 10100*time.Millisecond)
+		}, 1, "(of 2 that met a fault with a bound of its own 2 are judged by it)"},
 		{"nobody knows which of two on the way it was", func(s *story) {
 			s.fault(1, Kill, "logic-1", 8*time.Second)
 			s.fault(2, Flush, "redis", 8*time.Second)
