@@ -80,6 +80,27 @@ func (h *harness) published() {
 	})
 }
 
+// TestG14_ChangesOfAGroupTakeTurns: of the changes of one group in a replica only one
+// tries for its row, and the others take no transaction from anybody meanwhile.
+func TestG14_ChangesOfAGroupTakeTurns(t *testing.T) {
+	h := newHarness(t)
+	group := h.group(2, 3)
+	done, err := h.groupTurns.take(t.Context(), im.ConversationID(group))
+	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err = h.Mute(ctx, &logicv1.MuteRequest{Actor: &pushv1.Profile{Id: 2}, GroupId: group, UserId: 3, Seconds: 60})
+	if im.KindOf(err) != im.KindUnavailable {
+		t.Errorf("out of turn: %v", err)
+	}
+	if n := len(h.store.txSlots); n != 0 {
+		t.Errorf("%d transactions wait", n)
+	}
+	done()
+	_, err = h.Mute(t.Context(), &logicv1.MuteRequest{Actor: &pushv1.Profile{Id: 2}, GroupId: group, UserId: 3, Seconds: 60})
+	must(t, err)
+}
+
 func (h *harness) members(group int64, as im.UserID) []*logicv1.Member {
 	h.t.Helper()
 	resp, err := h.ListMembers(h.t.Context(), &logicv1.ListMembersRequest{UserId: int64(as), GroupId: group})

@@ -34,6 +34,29 @@ type groupChange struct {
 	joined []sessionRow
 }
 
+// groupTurns lets one change of a group at a time try for its row, in this process:
+// changes that wait in the database wait before the messages that come meanwhile, and
+// take the place of other transactions. Groups share turns, so there is nothing to fill up.
+type groupTurns [256]chan struct{}
+
+func newGroupTurns() (t groupTurns) {
+	for i := range t {
+		t[i] = make(chan struct{}, 1)
+	}
+	return t
+}
+
+// take waits for a group's turn while ctx lasts; done ends it.
+func (t *groupTurns) take(ctx context.Context, id im.ConversationID) (done func(), err error) {
+	turn := t[int(id)%len(t)]
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, unavailable(ctx.Err())
+	}
+}
+
 // changeGroup runs f under the group's lock, in one transaction with the notice
 // that f posts, and pushes once it is committed. f may run more than once.
 func (s *Server) changeGroup(ctx context.Context, actor *pushv1.Profile, group int64, f func(ctx context.Context, c *groupChange) error) error {
@@ -44,7 +67,12 @@ func (s *Server) changeGroup(ctx context.Context, actor *pushv1.Profile, group i
 	if !id.Valid() {
 		return im.E(im.KindNotFound, "group_not_found", nil)
 	}
-	_, err := s.commitChange(ctx, func(tx *sqlx.Tx) (*groupChange, error) {
+	done, err := s.groupTurns.take(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer done()
+	_, err = s.commitChange(ctx, func(tx *sqlx.Tx) (*groupChange, error) {
 		convs, err := lockConversations(ctx, tx, []im.ConversationID{id})
 		if err != nil {
 			return nil, err

@@ -323,6 +323,22 @@ func TestMarkRead_NeverBackNeverBeyond(t *testing.T) {
 	}
 }
 
+// Who never says what he has read does not have all of it counted.
+func TestUnread_IsCountedSoFar(t *testing.T) {
+	h := newHarness(t)
+	conv := h.befriend(2, 3)
+	h.mustSend(privateSend(2, 3, 1, "x"))
+	h.published()
+	h.exec(`UPDATE messages SET seq = 5000 WHERE conversation_id = ?`, int64(conv))
+	for user, want := range map[im.UserID]int64{3: unreadMost, 2: unreadMost - 1} { // 2's own is among the last
+		n, err := h.store.unread(t.Context(), user, []membership{{ID: conv, FirstSeq: 1, LastSeq: 5000}})
+		must(t, err)
+		if n[conv] != want {
+			t.Errorf("%d: %d unread", user, n[conv])
+		}
+	}
+}
+
 // Unread is what others said in the part a user may see and has not read:
 // checked against counting one by one, through sessions, sync and MarkRead.
 func TestUnread_AgreesWithAModel(t *testing.T) {

@@ -2,15 +2,12 @@ package logic
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
 	"sync"
 
 	"github.com/jmoiron/sqlx"
 
 	"im-services/internal/im"
-	"im-services/internal/platform/database"
 )
 
 // idBlock is how many ids a replica takes at once.
@@ -57,23 +54,21 @@ func (a *allocator) drop() {
 	a.next, a.end = 0, 0
 }
 
-// fetchBlock takes size ids from the shared counter, in a transaction of its own.
+// fetchBlock takes size ids from the shared counter, in one statement: all replicas
+// need its row, and one that stood still between two statements would hold it. Ids whose
+// answer is lost are used by nobody.
 func fetchBlock(ctx context.Context, db *sqlx.DB, name string, size int64) (int64, error) {
-	var first int64
-	err := database.InTx(ctx, db, func(tx *sqlx.Tx) error {
-		err := tx.GetContext(ctx, &first, `SELECT next_id FROM id_blocks WHERE name = ? FOR UPDATE`, name)
-		if errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("id block %q does not exist: run logic -migrate", name)
-		}
-		if err != nil {
-			return err
-		}
-		if first+size > im.MaxID {
-			return fmt.Errorf("id block %q is used up", name)
-		}
-		_, err = tx.ExecContext(ctx, `UPDATE id_blocks SET next_id = next_id + ? WHERE name = ?`, size, name)
-		return err
-	})
+	var first, n int64
+	res, err := db.ExecContext(ctx, `UPDATE id_blocks SET next_id = LAST_INSERT_ID(next_id) + ? WHERE name = ? AND next_id <= ?`, size, name, im.MaxID-size)
+	if err == nil {
+		n, err = res.RowsAffected()
+	}
+	if err == nil && n == 0 {
+		err = fmt.Errorf("id block %q does not exist: run logic -migrate; or it is used up", name)
+	}
+	if err == nil {
+		first, err = res.LastInsertId()
+	}
 	if err != nil {
 		return 0, fmt.Errorf("allocate %s ids: %w", name, err)
 	}

@@ -22,57 +22,105 @@ type audience struct {
 	routes [][]route
 }
 
+// lookupPage bounds the users of one round trip: its answer has to be there within the
+// time of one operation, however many a group has.
+const lookupPage = 8192
+
 // lookup counts the pushes of every audience and reads where its users are, in
-// one round trip. It returns the epoch of the counters. That is read after them:
-// whoever registers under a newer one registers after the messages were stored,
-// and has them from his backlog.
+// one round trip for lookupPage of them. It returns the epoch of the counters. That is
+// read after them: whoever registers under a newer one registers after the messages were
+// stored, and has them from his backlog.
 //
 // After an error some may have been counted, but nobody twice.
 func (r *routes) lookup(ctx context.Context, audiences []*audience) (epoch string, err error) {
-	q := queries.Get().(*query)
-	defer q.release()
-	for _, a := range audiences {
-		for _, u := range a.users {
-			if a.count {
-				q.count(u, a.n)
-			}
-			q.want(routesPrefix, u)
-		}
-	}
 	if !r.named.Load() {
 		if err := r.ensureEpoch(ctx); err != nil {
 			return "", err
 		}
 		r.named.Store(true)
 	}
-	epoch, err = q.ask(ctx, r.rdb)
-	if err != nil {
-		return "", err
+	total := 0
+	for _, a := range audiences {
+		total += len(a.users)
 	}
-	if epoch == "" {
-		// Redis has just lost everything, where users are included. What was counted
-		// has no epoch, so it counts for nothing; the next look-up makes one.
-		r.named.Store(false)
-		return "", fmt.Errorf("%w: it has forgotten everything", errRoutesDown)
-	}
-	total := len(q.keys)
 	pvs, lists, all := make([]int64, total), make([][]route, total), make([]route, 0, total)
-	i, counted := 0, 0
+	page, size := make([]stretch, 0, len(audiences)), 0
+	ask := func() error {
+		if all, err = r.lookupStretches(ctx, page, all, &epoch); err != nil {
+			return err
+		}
+		page, size = page[:0], 0
+		return nil
+	}
+	i := 0
 	for _, a := range audiences {
 		end := i + len(a.users)
 		a.pvs, a.routes = pvs[i:end:end], lists[i:end:end]
-		for k := range a.users {
-			if a.count {
-				a.pvs[k] = q.increments[counted].Val()
+		i = end
+		for from := 0; from < len(a.users); {
+			to := min(len(a.users), from+lookupPage-size)
+			page = append(page, stretch{a, from, to})
+			size += to - from
+			from = to
+			if size == lookupPage {
+				if err := ask(); err != nil {
+					return "", err
+				}
+			}
+		}
+	}
+	if size > 0 || epoch == "" { // also of nobody: there is an epoch all the same
+		if err := ask(); err != nil {
+			return "", err
+		}
+	}
+	return epoch, nil
+}
+
+// stretch is some users of an audience.
+type stretch struct {
+	*audience
+	from, to int
+}
+
+// lookupStretches looks up the users of a page in one round trip. Their routes are
+// appended to all. The epoch is noted, and must be the one that was noted before.
+func (r *routes) lookupStretches(ctx context.Context, page []stretch, all []route, epoch *string) ([]route, error) {
+	q := queries.Get().(*query)
+	defer q.release()
+	for _, s := range page {
+		for _, u := range s.users[s.from:s.to] {
+			if s.count {
+				q.count(u, s.n)
+			}
+			q.want(routesPrefix, u)
+		}
+	}
+	now, err := q.ask(ctx, r.rdb)
+	if err != nil {
+		return all, err
+	}
+	if now == "" || *epoch != "" && now != *epoch {
+		// Redis has just lost everything, where users are included. What was counted
+		// has no epoch, so it counts for nothing; the next look-up makes one.
+		r.named.Store(false)
+		return all, fmt.Errorf("%w: it has forgotten everything", errRoutesDown)
+	}
+	*epoch = now
+	i, counted := 0, 0
+	for _, s := range page {
+		for k := s.from; k < s.to; k++ {
+			if s.count {
+				s.pvs[k] = q.increments[counted].Val()
 				counted++
 			}
 			from := len(all)
 			all = appendRoutes(all, q.value(i))
-			a.routes[k] = all[from:len(all):len(all)]
+			s.routes[k] = all[from:len(all):len(all)]
 			i++
 		}
 	}
-	return epoch, nil
+	return all, nil
 }
 
 // userState is what the route store knows of one user.

@@ -102,6 +102,40 @@ func TestLookup_CountsEveryRunAndReadsRoutes(t *testing.T) {
 	}
 }
 
+// More users than one answer of Redis has time for, in audiences larger and smaller than
+// a page, are looked up in several; all of them under one epoch.
+func TestLookup_LargeAudiences(t *testing.T) {
+	r := openRoutes(t, testkit.Redis(t))
+	small := &audience{users: usersFrom(1, 100), n: 1, count: true}
+	large := &audience{users: usersFrom(50, 2*lookupPage+300), n: 2, count: true}
+	last := &audience{users: usersFrom(1, 10)}
+	place(t, r, 60, someRoute(60))
+	far := large.users[len(large.users)-1]
+	place(t, r, far, someRoute(far))
+	epoch := mustLookup(t, r, small, large, last)
+	for i, u := range large.users {
+		want := int64(2)
+		if u <= 100 {
+			want = 3
+		}
+		if large.pvs[i] != want {
+			t.Fatalf("user %d is at %d, not %d", u, large.pvs[i], want)
+		}
+	}
+	if !slices.Equal(large.routes[10], []route{someRoute(60)}) || !slices.Equal(large.routes[len(large.users)-1], []route{someRoute(far)}) ||
+		!slices.Equal(small.routes[59], []route{someRoute(60)}) || len(last.routes) != 10 {
+		t.Error("routes are missing")
+	}
+	if mustLookup(t, r) != epoch {
+		t.Error("of nobody there is another epoch")
+	}
+	page := []stretch{{last, 0, 10}}
+	other := "another"
+	if _, err := r.lookupStretches(t.Context(), page, nil, &other); !errors.Is(err, errRoutesDown) {
+		t.Errorf("counters of two epochs: %v", err)
+	}
+}
+
 // What one audience does with its routes is nothing to the next one.
 func TestLookup_AudiencesShareNothing(t *testing.T) {
 	r := openRoutes(t, testkit.Redis(t))

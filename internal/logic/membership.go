@@ -169,14 +169,18 @@ func (s *store) previewsAt(ctx context.Context, places []seqRange) (map[im.Conve
 	return out, nil
 }
 
+// unreadMost is how far back unread messages are counted: whoever never says what he
+// has read must not have all of his history counted each time.
+const unreadMost = 1000
+
 // unread counts, for each place, the messages of others that the user may see
-// and has not read. Seqs have no gaps, so it is the length of the stretch less
-// his own messages in it; those are counted in the index of sender keys.
+// and has not read, among the last unreadMost. Seqs have no gaps, so it is the length of
+// the stretch less his own messages in it.
 func (s *store) unread(ctx context.Context, user im.UserID, places []membership) (map[im.ConversationID]int64, error) {
 	out := make(map[im.ConversationID]int64, len(places))
 	var stretches []membership
 	for _, m := range places {
-		if n := m.last() - m.read(); n > 0 {
+		if n := min(m.last()-m.read(), unreadMost); n > 0 {
 			out[m.ID] = int64(n)
 			stretches = append(stretches, m)
 		}
@@ -186,7 +190,7 @@ func (s *store) unread(ctx context.Context, user im.UserID, places []membership)
 		stretches = stretches[len(page):]
 		args := make([]any, 0, 4*len(page))
 		for _, m := range page {
-			args = append(args, int64(m.ID), int64(user), int64(m.read()), int64(m.last()))
+			args = append(args, int64(m.ID), int64(user), int64(max(m.read(), m.last()-unreadMost)), int64(m.last()))
 		}
 		var own []struct {
 			ID im.ConversationID `db:"conversation_id"`

@@ -11,6 +11,7 @@ import (
 
 	"im-services/internal/failpoint"
 	"im-services/internal/im"
+	"im-services/internal/platform/database"
 )
 
 const (
@@ -126,8 +127,17 @@ func (o *outbox) sweep(ctx context.Context, republish func(context.Context, []co
 			return 0, err
 		}
 		msgs, err := o.store.loadRanges(ctx, row.Ranges)
-		if err != nil {
+		switch {
+		case err == nil:
+		case ctx.Err() != nil || database.IsUnavailable(err):
 			return 0, err
+		case row.Attempts < outboxAttempts: // it does not keep others from being published
+			o.log.WarnContext(ctx, "an outbox row cannot be read", "id", row.ID, "attempts", row.Attempts, "err", err)
+			continue
+		default:
+			o.log.ErrorContext(ctx, "an outbox row is given up", "id", row.ID, "err", err)
+			o.published(row.ID)
+			continue
 		}
 		if err := republish(ctx, msgs); err != nil && row.Attempts < outboxAttempts {
 			return 0, err

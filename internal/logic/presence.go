@@ -41,11 +41,13 @@ const (
 // dueKey is the queue of users to look at, by time, shared by all replicas.
 const dueKey = "presence:due"
 
+const presencePrefix = "presence:{"
+
 // presenceKey holds what was last told of a user: s state, r the version under
 // which that is told to all his friends, d "1" once it is, v the highest version
 // handed out. Versions of changes are times (Redis's clock, ms) wherever that
 // lets them rise. The key shares the hash tag of his routes.
-func presenceKey(u im.UserID) string { return "presence:{" + strconv.FormatInt(int64(u), 10) + "}" }
+func presenceKey(u im.UserID) string { return presencePrefix + strconv.FormatInt(int64(u), 10) + "}" }
 
 // presence tells online friends who came and who went.
 //

@@ -217,7 +217,8 @@ func (p *publisher) push(ctx context.Context, msgs []committedMessage) (counted 
 // alive judges whether a route's gateway can still be there.
 func (p *publisher) alive(nowMS int64) func(route) bool {
 	return func(rt route) bool {
-		return p.gateways.IsLive(rt.gateway) || nowMS-rt.sinceMS < youngRoute.Milliseconds()
+		age := nowMS - rt.sinceMS // negative if the gateway's clock is ahead: so it may be, but not for ever
+		return p.gateways.IsLive(rt.gateway) || age < youngRoute.Milliseconds() && age > -youngRoute.Milliseconds()
 	}
 }
 

@@ -75,12 +75,13 @@ func (r *routes) lookAtRun(ctx context.Context) error {
 	return away(runScript.Run(ctx, r.rdb, []string{runKey, epochKey}, run, rand.Text()).Err())
 }
 
-// dropRoutes removes all routes and the lists of whose they are. The gateways make
-// those again that are true, when they see the new epoch.
+// dropRoutes removes all routes, the lists of whose they are, and what was told of
+// users' presence. The gateways make those routes again that are true, when they see the
+// new epoch; who is online is told once more, for what friends were told since is lost.
 func (r *routes) dropRoutes(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, rewindTime)
 	defer cancel()
-	for _, pattern := range []string{routesPrefix + "*", gatewayKey("*")} {
+	for _, pattern := range []string{routesPrefix + "*", gatewayKey("*"), presencePrefix + "*"} {
 		for cursor := uint64(0); ; {
 			keys, next, err := r.rdb.Scan(ctx, cursor, pattern, rewindPage).Result()
 			if err != nil {

@@ -56,6 +56,7 @@ type Server struct {
 	presence       *presence
 	tries          *tries
 	groupPasswords *groupPasswords
+	groupTurns     groupTurns
 	gateways       Gateways
 	topics         Topics
 
@@ -91,6 +92,7 @@ func New(ctx context.Context, d Deps) (*Server, error) {
 	s.batcher = newBatcher(cfg, st, m, s.pub.enqueue)
 	s.tries = &tries{rdb: d.Redis, log: d.Log}
 	s.groupPasswords = newGroupPasswords(s.tries)
+	s.groupTurns = newGroupTurns()
 	s.presence = newPresence(s.routes, st, s.pub, d.Gateways, cfg.PresenceDebounce, d.Log)
 	return s, nil
 }

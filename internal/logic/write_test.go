@@ -584,6 +584,26 @@ func TestG8_AnotherReplicaPublishesForADeadOne(t *testing.T) {
 	}
 }
 
+// TestG8_ARowThatCannotBeReadKeepsNoOtherBack, and is given up in the end.
+func TestG8_ARowThatCannotBeReadKeepsNoOtherBack(t *testing.T) {
+	h := newHarness(t)
+	h.befriend(2, 3)
+	h.connect(3, 2, im.PlatformWeb)
+	h.exec(`INSERT INTO outbox (id, ranges, created_at, attempts) VALUES (1, 'rubbish', NOW(3) - INTERVAL 1 HOUR, 0)`)
+	req, err := newSendReq(privateSend(2, 3, 1, "x"))
+	must(t, err)
+	if out, done := h.store.commit(t.Context(), []*sendReq{req}); out[0].err != nil || done == nil {
+		t.Fatal(out[0].err)
+	}
+	eventually(t, 5*time.Second, "the other is published", func() bool { return len(h.bus.pushedTo(3)) == 1 })
+	h.exec(`UPDATE outbox SET attempts = ?, created_at = NOW(3) - INTERVAL 1 HOUR WHERE id = 1`, outboxAttempts)
+	eventually(t, 5*time.Second, "it is given up", func() bool {
+		var n int
+		must(t, h.store.db.Get(&n, `SELECT COUNT(*) FROM outbox WHERE id = 1`))
+		return n == 0
+	})
+}
+
 // TestG8_AllThatWasForgottenIsPublishedAtOnce: a replica that commits for seconds
 // what it cannot publish, and dies, leaves more than a page of rows; they do not
 // wait for a sweep each.
