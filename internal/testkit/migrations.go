@@ -46,7 +46,7 @@ func RepeatMigrations(t testing.TB, dsn string, fsys fs.FS, dir, table string, m
 			continue
 		}
 		repeated++
-		if _, err := db.ExecContext(t.Context(), "DELETE FROM "+table+" WHERE version_id = ?", e.Name()[:5]); err != nil {
+		if _, err := db.ExecContext(t.Context(), "DELETE FROM "+table+" WHERE version_id = ?", e.Name()[:5]); err != nil { //nolint:gosec // of a service, a constant
 			t.Fatal(err)
 		}
 		if err := migrate(so, dir); err != nil {
