@@ -1,25 +1,12 @@
 package logic
 
 import (
-	"io/fs"
 	"testing"
 
 	"im-services/internal/logic/migrations"
-	"im-services/internal/platform/config"
-	"im-services/internal/platform/database"
 	"im-services/internal/testkit"
 )
 
-// A process that died before it could note a change of the schema does not keep the
-// next one from going on.
 func TestMigrations_BearBeingRepeated(t *testing.T) {
-	dsn := testkit.MySQL(t)
-	db, err := database.Open(t.Context(), database.Config{DSN: config.Secret(dsn)}.ForMigration())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = db.Close() }()
-	testkit.RepeatMigrations(t, dsn, migrations.FS, ".", migrations.Table, func(fsys fs.FS, dir string) error {
-		return database.Migrate(t.Context(), db, fsys, dir, migrations.Table)
-	})
+	testkit.RepeatMigrations(t, migrations.FS, ".", migrations.Table)
 }

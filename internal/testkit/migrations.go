@@ -1,19 +1,22 @@
 package testkit
 
 import (
-	"database/sql"
 	"io/fs"
+	"path"
 	"regexp"
 	"testing"
 	"testing/fstest"
+
+	"im-services/internal/platform/config"
+	"im-services/internal/platform/database"
 )
 
 // RepeatMigrations applies the migrations in dir of fsys one after another, and each
-// that changes the schema once more, as if its process had died before it was noted.
-// migrate applies what table does not say is applied, to the database of dsn.
-func RepeatMigrations(t testing.TB, dsn string, fsys fs.FS, dir, table string, migrate func(fsys fs.FS, dir string) error) {
+// that changes the schema once more, as if its process had died before it was noted in
+// table: that must not keep the next one from going on.
+func RepeatMigrations(t testing.TB, fsys fs.FS, dir, table string) {
 	t.Helper()
-	db, err := sql.Open("mysql", dsn)
+	db, err := database.Open(t.Context(), database.Config{DSN: config.Secret(MySQL(t))}.ForMigration())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,16 +33,13 @@ func RepeatMigrations(t testing.TB, dsn string, fsys fs.FS, dir, table string, m
 		if len(e.Name()) < 5 || e.Name()[5] != '_' {
 			continue
 		}
-		path := dir + "/" + e.Name()
-		if dir == "." {
-			path = e.Name()
-		}
-		text, err := fs.ReadFile(fsys, path)
+		file := path.Join(dir, e.Name())
+		text, err := fs.ReadFile(fsys, file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		so[path] = &fstest.MapFile{Data: text}
-		if err := migrate(so, dir); err != nil {
+		so[file] = &fstest.MapFile{Data: text}
+		if err := database.Migrate(t.Context(), db, so, dir, table); err != nil {
 			t.Fatalf("%s: %v", e.Name(), err)
 		}
 		if !schema.Match(text) {
@@ -49,7 +49,7 @@ func RepeatMigrations(t testing.TB, dsn string, fsys fs.FS, dir, table string, m
 		if _, err := db.ExecContext(t.Context(), "DELETE FROM "+table+" WHERE version_id = ?", e.Name()[:5]); err != nil { //nolint:gosec // of a service, a constant
 			t.Fatal(err)
 		}
-		if err := migrate(so, dir); err != nil {
+		if err := database.Migrate(t.Context(), db, so, dir, table); err != nil {
 			t.Errorf("%s, once more: %v", e.Name(), err)
 		}
 	}
