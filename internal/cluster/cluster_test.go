@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"im-services/internal/cluster/infra"
 	"im-services/internal/cluster/process"
 )
 
@@ -456,7 +457,7 @@ func TestEnv_IsAskedBeforeEachStart(t *testing.T) {
 
 func who(t *testing.T, c *Cluster) string {
 	t.Helper()
-	resp, err := asker.Do(request(t, c.PublicURL()+"/who"))
+	resp, err := infra.Asker.Do(request(t, c.PublicURL()+"/who"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"im-services/internal/cluster/infra"
 )
 
 // DemoUser is an account that Demo makes, for people to log in with.
@@ -200,7 +202,7 @@ func (c *demoClient) call(ctx context.Context, method, path string, body, into a
 		req.Header.Set("Content-Type", "application/json")
 	}
 	req.Header.Set("Authorization", "Bearer "+c.token)
-	resp, err := asker.Do(req)
+	resp, err := infra.Asker.Do(req)
 	if err != nil {
 		return err
 	}

@@ -139,7 +139,7 @@ func (c *Cluster) askEtcd(ctx context.Context, endpoints []string) error {
 				errs[i] = connects(ctx, strings.TrimPrefix(addr, "https://"))
 				return
 			}
-			errs[i] = getOK(ctx, "http://"+strings.TrimPrefix(addr, "http://")+"/health")
+			errs[i] = infra.GetOK(ctx, "http://"+strings.TrimPrefix(addr, "http://")+"/health")
 		})
 	}
 	wg.Wait()

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -198,29 +197,9 @@ func list(env map[string]string) []string {
 	return lines
 }
 
-// asker keeps no connections, so that nothing of it lives on between questions.
-var asker = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-
 // ready asks a service's debug listener whether it is ready.
 func ready(addr string) func(context.Context) error {
-	return func(ctx context.Context) error { return getOK(ctx, "http://"+addr+"/readyz") }
-}
-
-// getOK asks url for status 200.
-func getOK(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := asker.Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s", strings.TrimPrefix(url, "http://"), resp.Status)
-	}
-	return nil
+	return func(ctx context.Context) error { return infra.GetOK(ctx, "http://"+addr+"/readyz") }
 }
 
 // DSN returns the data source name of one of the cluster's databases ("im_auth",

@@ -116,24 +116,27 @@ func NSQLookupd(helper, name, logFile string, tcpPort, httpPort int) Unit {
 	}
 }
 
-// asker keeps no connections: a test that looks for leaked goroutines would find them.
-var asker = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+// Asker keeps no connections, so that nothing of it lives on between questions: a
+// test that looks for leaked goroutines would find them.
+var Asker = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
-// httpOK asks url for status 200.
 func httpOK(url string) func(context.Context) error {
-	return func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			return err
-		}
-		resp, err := asker.Do(req)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = resp.Body.Close() }()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s answers %s", url, resp.Status)
-		}
-		return nil
+	return func(ctx context.Context) error { return GetOK(ctx, url) }
+}
+
+// GetOK asks url for status 200.
+func GetOK(ctx context.Context, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
 	}
+	resp, err := Asker.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", strings.TrimPrefix(url, "http://"), resp.Status)
+	}
+	return nil
 }
